@@ -1,0 +1,7 @@
+//! Carbyne: a Graphite storage node.
+
+pub mod limits;
+pub mod metric;
+pub mod schema;
+pub mod whisper;
+pub mod wire;

@@ -1,0 +1,10 @@
+//! The nouns that flow through the node.
+//!
+//! - *metric*: a named series of datapoints.
+//! - *name*: the canonical bytes of a metric name; two spellings of one file are one name.
+//! - *point*: one timestamp with one value.
+//! - *series spec*: what a new Whisper file looks like (archives, xFilesFactor, method).
+
+pub mod name;
+pub mod point;
+pub mod series;

@@ -1,0 +1,1 @@
+//! Metric names: canonical form and file path.

@@ -1,0 +1,1 @@
+//! The Whisper file format as pure functions over bytes.

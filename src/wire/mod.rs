@@ -1,0 +1,1 @@
+//! Grammars: bytes to values and back.
