@@ -1,7 +1,9 @@
 //! Carbyne: a Graphite storage node.
 
+pub mod cache;
 pub mod limits;
 pub mod metric;
 pub mod schema;
+pub mod sys;
 pub mod whisper;
 pub mod wire;

@@ -1,0 +1,274 @@
+//! The points that are not in their file yet, by metric.
+//!
+//! Owns: one entry per metric the shard has seen lately (its name and two chains of points), the
+//! table from names to entries, and the bytes all of it takes.
+//! Keeps true:
+//! - One point per metric and second; the one received last wins.
+//! - A point is readable from [`Cache::insert`] until [`Cache::confirm`]; while a flush is under
+//!   way its points sit in the entry's *writing* chain and new ones gather in *waiting*.
+//! - Inserting a point of a known metric allocates nothing once its blocks exist.
+//!
+//! Points come from `shard::ingest`; `shard::flush` takes them and confirms or restores them.
+
+mod order;
+mod points;
+mod slab;
+
+use hashbrown::HashTable;
+
+use crate::metric::point::Point;
+pub use order::{FlushOrder, NextFlush, WriteStrategy};
+use points::{Chain, Points, sort_last_wins};
+use slab::Slab;
+
+/// A metric's entry in the cache of its shard. Stable until the entry is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MetricId(u32);
+
+impl MetricId {
+    /// Position in tables kept beside the cache.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Sub-tables of the name table. Growing one moves only its share of the entries, so that no
+/// insert stalls the core for the whole table (a million entries at once took 40 ms).
+const TABLES: usize = 64;
+
+/// Memory charged for a metric beside its name: its entry, its place in the name table at the
+/// table's usual load, the allocator's header and the shard's knowledge of its file.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<TableSlot>() + 16 + 64;
+
+#[derive(Debug, Default)]
+struct Entry {
+    name: Box<[u8]>,
+    waiting: Chain,
+    writing: Chain,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TableSlot {
+    hash: u64,
+    id: u32,
+}
+
+/// What one insert did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    /// The metric's entry.
+    pub metric: MetricId,
+    /// The metric was not in the cache before.
+    pub is_new: bool,
+    /// Earlier points that this one replaced.
+    pub replaced_count: u32,
+}
+
+/// Points by metric.
+pub struct Cache {
+    entries: Slab<Entry>,
+    tables: Vec<HashTable<TableSlot>>,
+    points: Points,
+    hasher: ahash::RandomState,
+    names_bytes: usize,
+    waiting_count: u64,
+    writing_count: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Cache {
+    /// An empty cache. Its name table is keyed with random numbers of this process, so that
+    /// strangers cannot choose names that collide.
+    pub fn new() -> Cache {
+        Cache {
+            entries: Slab::new(),
+            tables: (0..TABLES).map(|_| HashTable::new()).collect(),
+            points: Points::new(),
+            hasher: ahash::RandomState::new(),
+            names_bytes: 0,
+            waiting_count: 0,
+            writing_count: 0,
+        }
+    }
+
+    /// Adds a point of the metric with this canonical name.
+    pub fn insert(&mut self, name: &[u8], point: Point) -> Inserted {
+        let hash = self.hasher.hash_one(name);
+        let (id, is_new) = match self.find(hash, name) {
+            Some(id) => (id, false),
+            None => (self.add(hash, name), true),
+        };
+        let entry = self.entries.get_mut(id);
+        let before = entry.waiting.count();
+        let replaced_count = self.points.push(&mut entry.waiting, point);
+        self.waiting_count =
+            self.waiting_count + u64::from(entry.waiting.count()) - u64::from(before);
+        Inserted { metric: MetricId(id), is_new, replaced_count }
+    }
+
+    /// The metric's entry, if the cache knows it.
+    pub fn lookup(&self, name: &[u8]) -> Option<MetricId> {
+        self.find(self.hasher.hash_one(name), name).map(MetricId)
+    }
+
+    /// The metric's canonical name.
+    pub fn name(&self, metric: MetricId) -> &[u8] {
+        &self.entries.get(metric.0).name
+    }
+
+    /// Appends all points that are not confirmed yet to `out`, in ascending order of time.
+    pub fn read(&self, metric: MetricId, out: &mut Vec<Point>) {
+        debug_assert!(out.is_empty(), "points of one metric only");
+        let entry = self.entries.get(metric.0);
+        self.points.collect(&entry.writing, out);
+        self.points.collect(&entry.waiting, out);
+        sort_last_wins(out);
+    }
+
+    /// Number of the metric's points that no flush has taken yet.
+    pub fn waiting_of(&self, metric: MetricId) -> u32 {
+        self.entries.get(metric.0).waiting.count()
+    }
+
+    /// Whether a flush of this metric is under way.
+    pub fn is_writing(&self, metric: MetricId) -> bool {
+        self.entries.get(metric.0).writing.count() > 0
+    }
+
+    /// Hands all waiting points of the metric to a flush: appends them to `out` in ascending
+    /// order and keeps them readable until [`Cache::confirm`] or [`Cache::restore`].
+    /// Returns how many were merged away because of equal timestamps.
+    pub fn take(&mut self, metric: MetricId, out: &mut Vec<Point>) -> u32 {
+        debug_assert!(out.is_empty(), "points of one metric only");
+        let entry = self.entries.get_mut(metric.0);
+        assert!(entry.writing.count() == 0, "one flush per metric at a time");
+        std::mem::swap(&mut entry.waiting, &mut entry.writing);
+        let moved = u64::from(entry.writing.count());
+        self.points.collect(&entry.writing, out);
+        let merged = sort_last_wins(out);
+        if merged > 0 {
+            self.points.refill(&mut entry.writing, out);
+        }
+        self.waiting_count -= moved;
+        self.writing_count += moved - u64::from(merged);
+        merged
+    }
+
+    /// The points of the metric's flush are in its file: forgets them.
+    pub fn confirm(&mut self, metric: MetricId) {
+        let entry = self.entries.get_mut(metric.0);
+        self.writing_count -= u64::from(entry.writing.count());
+        self.points.clear(&mut entry.writing);
+    }
+
+    /// The metric's flush failed: its points wait again, behind nothing and before nothing; of
+    /// equal timestamps the one received later wins. At most `points_max` are kept, the newest.
+    /// Returns (merged, dropped) counts.
+    pub fn restore(&mut self, metric: MetricId, points_max: u32) -> (u32, u32) {
+        let entry = self.entries.get_mut(metric.0);
+        let mut all = Vec::with_capacity((entry.writing.count() + entry.waiting.count()) as usize);
+        self.points.collect(&entry.writing, &mut all);
+        self.points.collect(&entry.waiting, &mut all);
+        let merged = sort_last_wins(&mut all);
+        let dropped = all.len().saturating_sub(points_max as usize);
+        self.writing_count -= u64::from(entry.writing.count());
+        self.waiting_count -= u64::from(entry.waiting.count());
+        self.points.clear(&mut entry.writing);
+        self.points.refill(&mut entry.waiting, &all[dropped..]);
+        self.waiting_count += u64::from(entry.waiting.count());
+        (merged, u32::try_from(dropped).expect("a chain counts its points in 32 bits"))
+    }
+
+    /// Drops all but the newest `points_max` waiting points; returns (merged, dropped) counts.
+    pub fn trim(&mut self, metric: MetricId, points_max: u32) -> (u32, u32) {
+        if self.waiting_of(metric) <= points_max || self.is_writing(metric) {
+            return (0, 0);
+        }
+        self.restore(metric, points_max)
+    }
+
+    /// Drops a metric's entry if it has no points; its id may be given to another metric.
+    pub fn forget(&mut self, metric: MetricId) -> bool {
+        let entry = self.entries.get_mut(metric.0);
+        if entry.waiting.count() > 0 || entry.writing.count() > 0 || entry.name.is_empty() {
+            return false;
+        }
+        let name = std::mem::take(&mut entry.name);
+        let hash = self.hasher.hash_one(&*name);
+        let removed =
+            self.tables[table_of(hash)].find_entry(hash, |slot| slot.id == metric.0);
+        removed.expect("an entry with a name is in the name table").remove();
+        self.names_bytes -= name.len();
+        self.entries.give(metric.0);
+        true
+    }
+
+    /// Ids lie below this number; those without a metric have an empty name.
+    pub fn id_end(&self) -> u32 {
+        self.entries.id_end()
+    }
+
+    /// The metric with this number below [`Cache::id_end`], if there is one.
+    pub fn metric_at(&self, index: u32) -> Option<MetricId> {
+        (!self.entries.get(index).name.is_empty()).then_some(MetricId(index))
+    }
+
+    /// Number of metrics with an entry.
+    pub fn metric_count(&self) -> usize {
+        self.entries.used()
+    }
+
+    /// Points that no flush has taken yet.
+    pub fn waiting_count(&self) -> u64 {
+        self.waiting_count
+    }
+
+    /// Points of flushes under way.
+    pub fn writing_count(&self) -> u64 {
+        self.writing_count
+    }
+
+    /// Memory taken, in bytes: blocks of points, entries and names.
+    pub fn bytes(&self) -> usize {
+        self.points.bytes() + self.index_bytes()
+    }
+
+    /// The share of [`Cache::bytes`] that knowing the metrics takes, with or without points.
+    pub fn index_bytes(&self) -> usize {
+        self.entries.used() * ENTRY_BYTES + self.names_bytes
+    }
+
+    /// Sort keys of the flush order: (waiting points, oldest waiting second).
+    pub(crate) fn order_keys(&self, metric: MetricId) -> (u32, u32) {
+        let entry = self.entries.get(metric.0);
+        (entry.waiting.count(), self.points.first_time_s(&entry.waiting))
+    }
+
+    fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
+        self.tables[table_of(hash)]
+            .find(hash, |slot| slot.hash == hash && *self.entries.get(slot.id).name == *name)
+            .map(|slot| slot.id)
+    }
+
+    fn add(&mut self, hash: u64, name: &[u8]) -> u32 {
+        assert!(!name.is_empty(), "a canonical name is not empty");
+        let id = self.entries.take();
+        *self.entries.get_mut(id) = Entry { name: name.into(), ..Entry::default() };
+        self.names_bytes += name.len();
+        self.tables[table_of(hash)].insert_unique(hash, TableSlot { hash, id }, |slot| slot.hash);
+        id
+    }
+}
+
+/// The sub-table of a hash: bits that hashbrown's own probing uses least.
+fn table_of(hash: u64) -> usize {
+    (hash >> 48) as usize % TABLES
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! The two clocks: wall time for timestamps, monotonic time for everything that waits.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds since the Unix epoch; 0 when the clock is set before it, `u32::MAX` after 2106.
+pub fn now_s() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A point in monotonic time: never jumps when the wall clock is set.
+pub fn monotonic() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,371 @@
+//! The tree of Whisper files: opening below the data directory, creating, setting aside, locking.
+//!
+//! Every path is relative to the data directory and resolved with `openat2`, so that no name and
+//! no symbolic link (unless the operator allows links) leads out of it. A new file appears under
+//! its name complete or not at all: it is made without a name (`O_TMPFILE`) and linked when its
+//! header and length are there.
+
+use std::ffi::{CStr, CString};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use io_uring::types::OpenHow;
+
+const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+const RESOLVE_BENEATH: u64 = 0x08;
+
+/// What tells a file apart from another one under the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// The inode's number.
+    pub inode: u64,
+    /// The length in bytes.
+    pub bytes: u64,
+    /// A regular file; directories and devices are not.
+    pub is_regular: bool,
+}
+
+/// How new files are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Space is reserved up front; a full disk shows at creation.
+    Reserved,
+    /// Only written parts take space.
+    Sparse,
+}
+
+/// An open data directory.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    resolve: u64,
+    how: OpenHow,
+}
+
+impl Tree {
+    /// Opens the data directory. Without `follow_symlinks` a symbolic link may only lead to
+    /// another place inside it.
+    pub fn open(directory: &Path, follow_symlinks: bool) -> io::Result<Tree> {
+        let root = OwnedFd::from(File::open(directory)?);
+        let resolve = if follow_symlinks { 0 } else { RESOLVE_BENEATH } | RESOLVE_NO_MAGICLINKS;
+        let how = how(libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY, 0, resolve);
+        Ok(Tree { root, resolve, how })
+    }
+
+    /// The directory that paths start from.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// How existing files are opened for an update.
+    pub fn how_to_open(&self) -> &OpenHow {
+        &self.how
+    }
+
+    /// Opens an existing file for an update, without a ring.
+    pub fn open_file(&self, path: &CStr) -> io::Result<File> {
+        self.open_at(path, &self.how).map(File::from)
+    }
+
+    /// Creates a file of `bytes` bytes that begins with `header` and is zero elsewhere, with its
+    /// directories. Fails with `AlreadyExists` if the name is taken; never leaves a part of it.
+    pub fn create_file(
+        &self,
+        path: &CStr,
+        header: &[u8],
+        bytes: u64,
+        layout: Layout,
+    ) -> io::Result<File> {
+        let (parent, name) = split(path);
+        let parent = self.open_directory(parent)?;
+        let dot = c".";
+        let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
+        match open_raw(parent.as_raw_fd(), dot, &how(flags, 0o644, 0)) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                fill(&file, header, bytes, layout)?;
+                link_nameless(&file, &parent, &name)?;
+                Ok(file)
+            }
+            Err(error) if lacks_tmpfile(&error) => {
+                create_and_rename(&parent, &name, header, bytes, layout)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames a damaged file to `NAME.damaged-EPOCH`, which no Graphite program reads as a
+    /// metric. Returns the new path.
+    pub fn set_aside(&self, path: &CStr, now_s: u32) -> io::Result<String> {
+        let (parent_path, name) = split(path);
+        let parent = self.open_directory(parent_path)?;
+        for attempt in 0..100u32 {
+            let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+            let label = format!("{}.damaged-{now_s}{suffix}", name.to_string_lossy());
+            let aside = CString::new(label).expect("a file name holds no NUL");
+            match rename_new(&parent, &name, &aside) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let parent_path = String::from_utf8_lossy(parent_path);
+                    return Ok(format!("{parent_path}/{}", aside.to_string_lossy()));
+                }
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::AlreadyExists))
+    }
+
+    /// Opens a directory of the tree, making it and its parents if they are missing.
+    fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let how = how(flags, 0, self.resolve);
+        if path.is_empty() {
+            return self.root.try_clone();
+        }
+        match self.open_at(&c_path(path), &how) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let cut = path.iter().rposition(|&byte| byte == b'/');
+                let (parent, name) = cut.map_or((&path[..0], path), |at| {
+                    (&path[..at], &path[at + 1..])
+                });
+                let parent = self.open_directory(parent)?;
+                make_directory(&parent, &c_path(name))?;
+                self.open_at(&c_path(path), &how)
+            }
+            result => result,
+        }
+    }
+
+    fn open_at(&self, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
+        open_raw(self.root.as_raw_fd(), path, how)
+    }
+}
+
+/// What the open file is.
+pub fn identify(file: &File) -> io::Result<FileIdentity> {
+    let meta = file.metadata()?;
+    Ok(FileIdentity { inode: meta.ino(), bytes: meta.len(), is_regular: meta.is_file() })
+}
+
+/// Takes the file's exclusive lock (`flock`, as whisper and go-carbon do) if it is free.
+/// `Ok(false)`: somebody else holds it.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes a descriptor that io_uring opened into an owned file.
+pub fn adopt(descriptor: i32) -> File {
+    assert!(descriptor >= 0, "{descriptor} is an error number, not a descriptor");
+    // SAFETY: the descriptor was returned by an open of ours and is owned by nobody else.
+    File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// A path as the kernel wants it. Names are free of NUL by validation.
+pub fn c_path(path: &[u8]) -> CString {
+    CString::new(path).expect("a validated name holds no NUL")
+}
+
+fn how(flags: i32, mode: u64, resolve: u64) -> OpenHow {
+    let flags = u64::try_from(flags | libc::O_CLOEXEC).expect("open flags are positive");
+    OpenHow::new().flags(flags).mode(mode).resolve(resolve)
+}
+
+fn open_raw(directory: RawFd, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
+    // SAFETY: path and how are valid for the call; openat2 reads `size_of::<OpenHow>()` bytes.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_openat2, directory, path.as_ptr(), how, size_of::<OpenHow>())
+    };
+    let fd = i32::try_from(fd).expect("a descriptor has 32 bits");
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Splits a relative path into its directory (may be empty) and its last component.
+fn split(path: &CStr) -> (&[u8], CString) {
+    let bytes = path.to_bytes();
+    match bytes.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&bytes[..at], c_path(&bytes[at + 1..])),
+        None => (&bytes[..0], c_path(bytes)),
+    }
+}
+
+fn fill(file: &File, header: &[u8], bytes: u64, layout: Layout) -> io::Result<()> {
+    match layout {
+        Layout::Sparse => file.set_len(bytes)?,
+        Layout::Reserved => reserve(file, bytes)?,
+    }
+    file.write_all_at(header, 0)
+}
+
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
+    // SAFETY: plain numbers and a descriptor that is open for the call.
+    let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS) => file.set_len(bytes),
+        _ => Err(error),
+    }
+}
+
+fn lacks_tmpfile(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
+}
+
+fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let source = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .expect("a number holds no NUL");
+    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
+    let status = unsafe {
+        libc::linkat(
+            libc::AT_FDCWD,
+            source.as_ptr(),
+            parent.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// For file systems without `O_TMPFILE`: a temporary name that no Graphite program reads.
+fn create_and_rename(
+    parent: &OwnedFd,
+    name: &CStr,
+    header: &[u8],
+    bytes: u64,
+    layout: Layout,
+) -> io::Result<File> {
+    let label = format!(".{:x}.carbyne", std::process::id());
+    let temporary = CString::new(label).expect("a number holds no NUL");
+    let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
+    let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
+    let result = fill(&file, header, bytes, layout)
+        .and_then(|()| rename_new(parent, &temporary, name));
+    if result.is_err() {
+        remove(parent, &temporary);
+    }
+    result.map(|()| file)
+}
+
+/// Renames within one directory; fails with `AlreadyExists` if the new name is taken.
+fn rename_new(parent: &OwnedFd, from: &CStr, to: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are valid C strings and the descriptor is open for the call.
+    let status = unsafe {
+        libc::renameat2(
+            parent.as_raw_fd(),
+            from.as_ptr(),
+            parent.as_raw_fd(),
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn remove(parent: &OwnedFd, name: &CStr) {
+    // SAFETY: the path is a valid C string and the descriptor is open for the call.
+    unsafe { libc::unlinkat(parent.as_raw_fd(), name.as_ptr(), 0) };
+}
+
+fn make_directory(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: the path is a valid C string and the descriptor is open for the call.
+    let status = unsafe { libc::mkdirat(parent.as_raw_fd(), name.as_ptr(), 0o755) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+/// A lock on a data directory; free again when dropped or when the process ends, however.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+/// Locks a data directory for this process. The error says who holds it.
+pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
+    let path = directory.join(".carbyne.lock");
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let text = format!("in use by process {}", holder.trim());
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    file.set_len(0)?;
+    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    Ok(DirectoryLock { _file: file })
+}
+
+/// The bytes of a path.
+pub fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> (std::path::PathBuf, Tree) {
+        let name = format!("carbyne-files-{}-{:?}", std::process::id(), std::thread::current().id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let tree = Tree::open(&directory, false).unwrap();
+        (directory, tree)
+    }
+
+    #[test]
+    fn creates_whole_files_and_refuses_taken_names_and_ways_out() {
+        let (directory, tree) = tree();
+        for layout in [Layout::Reserved, Layout::Sparse] {
+            let path = c_path(format!("a/b/{layout:?}.wsp").as_bytes());
+            tree.create_file(&path, b"header", 4_096, layout).unwrap();
+            let again = tree.create_file(&path, b"other", 10, layout).unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            let file = tree.open_file(&path).unwrap();
+            assert_eq!(identify(&file).unwrap().bytes, 4_096);
+            let aside = tree.set_aside(&path, 7).unwrap();
+            assert!(std::fs::read(directory.join(aside)).unwrap().starts_with(b"header"));
+            assert_eq!(tree.open_file(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        std::os::unix::fs::symlink("/tmp", directory.join("out")).unwrap();
+        assert!(tree.create_file(&c_path(b"out/x.wsp"), b"h", 10, Layout::Sparse).is_err());
+        assert!(tree.open_file(&c_path(b"../x.wsp")).is_err());
+        let file = create_and_rename(
+            &tree.open_directory(b"a").unwrap(), c"named.wsp", b"header", 20, Layout::Reserved,
+        );
+        assert_eq!(identify(&file.unwrap()).unwrap().bytes, 20);
+        assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_locked_once() {
+        let (directory, _tree) = tree();
+        let lock = lock_directory(&directory).unwrap();
+        let refused = lock_directory(&directory).unwrap_err().to_string();
+        assert_eq!(refused, format!("in use by process {}", std::process::id()));
+        drop(lock);
+        lock_directory(&directory).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,16 @@
+//! The outside: Linux, glommio and io_uring behind safe functions.
+//!
+//! Owns every `unsafe` block of the crate and every name of the runtime's crate. Nothing here
+//! decides anything about metrics.
+
+#![allow(unsafe_code, reason = "the one place where the kernel's interfaces are called")]
+
+pub mod clock;
+pub mod cpu;
+pub mod doorbell;
+pub mod executor;
+pub mod files;
+pub mod mesh;
+pub mod preflight;
+pub mod ring;
+pub mod socket;

@@ -1,0 +1,211 @@
+//! Sockets: listeners that every core has for itself (`SO_REUSEPORT`), and streams that read into
+//! a buffer shared by all connections of a core, so that an idle connection holds none.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_lite::{AsyncRead, AsyncWriteExt};
+use glommio::net::TcpStream;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// carbon's keep-alive of receivers: dead peers are noticed after about a minute.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 2;
+
+/// Binds one TCP listener per core to the same address; port 0 becomes one free port for all.
+/// Fails with `AddrInUse` when any other socket, ours of another process too, has the port.
+pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<Socket>> {
+    let address = claim(address, Type::STREAM, Protocol::TCP)?;
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = bind(address, Type::STREAM, Protocol::TCP)?;
+        socket.listen(backlog)?;
+        listeners.push(socket);
+    }
+    Ok(listeners)
+}
+
+/// Binds one UDP socket per core to the same address; see [`bind_listeners`]. `buffer_bytes` is
+/// asked of the kernel, which grants at most `net.core.rmem_max` unless we may force it.
+pub fn bind_datagrams(
+    address: SocketAddr,
+    count: usize,
+    buffer_bytes: usize,
+) -> io::Result<Vec<Socket>> {
+    let address = claim(address, Type::DGRAM, Protocol::UDP)?;
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
+        request_buffer(&socket, buffer_bytes);
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// Finds out whether the port is free for us alone, and which port a 0 becomes: `SO_REUSEPORT`
+/// would let two nodes of one user share a port and split the traffic silently.
+fn claim(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<SocketAddr> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    let local = socket.local_addr()?;
+    local.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}
+
+fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn request_buffer(socket: &Socket, bytes: usize) {
+    let wanted = i32::try_from(bytes).unwrap_or(i32::MAX);
+    // SAFETY: the option's value is one C int, described by the pointer and its size.
+    let forced = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const wanted).cast(),
+            libc::socklen_t::try_from(size_of::<i32>()).expect("an int has 4 bytes"),
+        )
+    };
+    if forced != 0 {
+        // Without the right to force it the kernel cuts the request down; that is no error.
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
+}
+
+/// A listener on its core.
+pub struct Listener {
+    inner: glommio::net::TcpListener,
+}
+
+impl Listener {
+    /// Gives a bound listener to the calling core.
+    pub fn adopt(socket: Socket) -> Listener {
+        let fd = socket.into_raw_fd();
+        // SAFETY: `fd` is a listening socket that nothing else owns any more.
+        Listener { inner: unsafe { glommio::net::TcpListener::from_raw_fd(fd) } }
+    }
+
+    /// Waits for a connection.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        let stream = self.inner.accept().await.map_err(io::Error::from)?;
+        let descriptor = stream.as_raw_fd();
+        // SAFETY: the descriptor is open as long as `stream`, which outlives this borrow.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        let socket = SockRef::from(&borrowed);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(Stream { inner: stream })
+    }
+}
+
+/// A connection, or a UDP socket, on its core.
+pub struct Stream {
+    inner: TcpStream,
+}
+
+impl Stream {
+    /// Gives a bound UDP socket to the calling core; only [`Stream::read_into`] and
+    /// [`Stream::try_read`] make sense on it, each reading one datagram.
+    pub fn adopt_datagrams(socket: Socket) -> Stream {
+        let fd = socket.into_raw_fd();
+        // SAFETY: `fd` is a socket that nothing else owns any more; glommio calls only recv and
+        // poll on it.
+        Stream { inner: unsafe { TcpStream::from_raw_fd(fd) } }
+    }
+
+    /// Waits until something can be read and reads it into the core's shared buffer; 0 is the
+    /// end of a connection. The buffer is borrowed only while reading: its content is good until
+    /// the caller's next await. `timeout` ends the wait with `TimedOut`.
+    pub async fn read_into(
+        &mut self,
+        buffer: &RefCell<Vec<u8>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.inner.set_read_timeout(timeout).map_err(io::Error::from)?;
+        poll_fn(|cx| {
+            let mut buffer = buffer.borrow_mut();
+            Pin::new(&mut self.inner).poll_read(cx, &mut buffer)
+        })
+        .await
+    }
+
+    /// Reads what is there, without waiting; `None` when nothing is.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: pointer and length describe `buffer`, which outlives the call.
+        let got =
+            unsafe { libc::recv(self.inner.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
+        match usize::try_from(got) {
+            Ok(count) => Ok(Some(count)),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Writes all of it; `TimedOut` when the peer takes nothing for `timeout`.
+    pub async fn write_all(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+        self.inner.set_write_timeout(Some(timeout)).map_err(io::Error::from)?;
+        self.inner.write_all(bytes).await
+    }
+
+    /// The peer, for log lines.
+    pub fn peer(&self) -> String {
+        self.inner.peer_addr().map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string())
+    }
+
+    /// The socket's number, for [`end_reading`].
+    pub fn descriptor(&self) -> RawFd {
+        self.inner.as_raw_fd()
+    }
+
+    /// Datagrams the kernel has dropped at this socket because its buffer was full.
+    pub fn kernel_drops(&self) -> u64 {
+        const MEMINFO_WORDS: usize = 9;
+        const MEMINFO_DROPS: usize = 8;
+        let mut words = [0u32; MEMINFO_WORDS];
+        let size = size_of_val(&words);
+        let mut length = libc::socklen_t::try_from(size).expect("36 fits");
+        // SAFETY: pointer and length describe `words`, which outlives the call.
+        let status = unsafe {
+            libc::getsockopt(
+                self.inner.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                words.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if status == 0 { u64::from(words[MEMINFO_DROPS]) } else { 0 }
+    }
+}
+
+/// Ends the reading side of a connection of this process: what the kernel holds can still be
+/// read, then its reader sees the end.
+pub fn end_reading(descriptor: RawFd) {
+    // SAFETY: shutdown takes any number; a stale one is an error that means nothing here.
+    unsafe { libc::shutdown(descriptor, libc::SHUT_RD) };
+}
