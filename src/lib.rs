@@ -1,5 +1,6 @@
 //! Carbyne: a Graphite storage node.
 
+pub mod cli;
 pub mod config;
 pub mod limits;
 pub mod metric;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Notice, Place};
 pub use reference::{REFERENCE, reference, show};
 pub use settings::{Origin, Setting, Settings};
