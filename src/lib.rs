@@ -1,6 +1,8 @@
 //! Carbyne: a Graphite storage node.
 
 pub mod cache;
+pub mod cli;
+pub mod config;
 pub mod limits;
 pub mod metric;
 pub mod schema;

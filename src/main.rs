@@ -1,5 +1,23 @@
 //! The `carbyne` program: hands the command line to [`carbyne::cli`] and exits with its status.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use carbyne::cli::{self, Command};
+
+fn main() -> ExitCode {
+    // Not locked: other threads write to standard error while a node runs.
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let path = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve(path)) => path,
+        Ok(Command::Offline(command)) => return cli::run_offline(&command, &mut out, &mut err),
+        Err(error) => return error.report(&mut err),
+    };
+    match cli::load(path.as_deref()) {
+        Ok((config, _)) => match out.write_all(carbyne::config::show(&config).as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(cli::EXIT_IO),
+        },
+        Err(errors) => cli::report(&errors, &mut err).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }

@@ -1,0 +1,372 @@
+//! The command line: which command was asked for, and every command that runs without a node.
+//!
+//! go-carbon's flags are accepted with one dash or two and in any order, so that its service
+//! units and scripts start this node unchanged.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser};
+
+use crate::config::{self, Config, ConfigError, Notice, SchemasSource, nearest};
+
+/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+pub const EXIT_USAGE: u8 = 64;
+/// Exit status when the output cannot be written: EX_IOERR of sysexits.h.
+pub const EXIT_IO: u8 = 74;
+/// Exit status of a configuration with errors: EX_CONFIG of sysexits.h.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run a node. `None` = with the embedded configuration.
+    Serve(Option<PathBuf>),
+    /// Something that runs without a node.
+    Offline(Offline),
+}
+
+/// A command that prints and exits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offline {
+    /// Check a configuration file and the rules it names.
+    Check(PathBuf),
+    /// Print the commented reference.
+    ConfigDefault,
+    /// Print the effective values. `None` = of the embedded configuration.
+    ConfigShow(Option<PathBuf>),
+    /// Print the version.
+    Version,
+    /// Print help.
+    Help(Topic),
+}
+
+/// What help was asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// The program.
+    Carbyne,
+    /// `carbyne serve`
+    Serve,
+    /// `carbyne check`
+    Check,
+    /// `carbyne config`
+    Config,
+}
+
+/// A command line that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError {
+    /// What is wrong.
+    pub problem: String,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)?;
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "; did you mean `{suggestion}`?")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl UsageError {
+    fn new(problem: impl Into<String>) -> UsageError {
+        UsageError { problem: problem.into(), suggestion: None }
+    }
+
+    /// Writes the error and where help is, and gives the exit status.
+    pub fn report(&self, err: &mut dyn Write) -> ExitCode {
+        // Nobody is left to be told when this cannot be written.
+        let _ = writeln!(err, "carbyne: {self}\nSee `carbyne --help`.");
+        ExitCode::from(EXIT_USAGE)
+    }
+}
+
+const HELP: &str = "\
+Carbyne, a Graphite storage node.
+
+Usage:
+  carbyne                        run a node for this machine, data in ./carbyne-data
+  carbyne serve -c FILE          run a node
+  carbyne check -c FILE          check a configuration and the rules it names
+  carbyne config default         print the commented configuration
+  carbyne config show [-c FILE]  print every effective value and where it came from
+
+Options:
+  -c, --config FILE              configuration, TOML; a go-carbon.conf works
+  -h, --help                     help, also of each command
+  -V, --version                  version
+
+go-carbon's -config, -check-config, -config-print-default and -version work too.
+";
+
+const HELP_SERVE: &str = "\
+Usage: carbyne serve [-c FILE]
+
+Runs a node until SIGTERM or SIGINT.
+
+Without FILE it listens on 127.0.0.1 only, on ports 2003 (lines over TCP and UDP), 2004 (pickle)
+and 7002 (carbonlink), or on free ones where those are taken, and keeps its data in
+./carbyne-data.
+";
+
+const HELP_CHECK: &str = "\
+Usage: carbyne check -c FILE
+
+Checks a configuration and the schema and aggregation rules it names.
+
+Prints what will have less effect than the file says, and \"ok\". Errors go to standard error,
+one a line, with the line they stand on. Exit status: 0 = ok, 78 = errors.
+";
+
+const HELP_CONFIG: &str = "\
+Usage: carbyne config default
+       carbyne config show [-c FILE]
+
+default  prints every key with its meaning and default, as a file to start from.
+show     prints the effective value of every key and where it came from.
+";
+
+/// go-carbon's flags that take one dash or two, and what they mean here.
+const GO_FLAGS: [&str; 10] = [
+    "config",
+    "check-config",
+    "config-print-default",
+    "version",
+    "check-policies",
+    "print-inconsistent-metrics",
+    "cat",
+    "print-file-list-cache",
+    "daemon",
+    "pidfile",
+];
+
+/// Our long options.
+const LONG_OPTIONS: [&str; 5] =
+    ["--config", "--help", "--version", "--check-config", "--config-print-default"];
+
+/// Our command words.
+const WORDS: [&str; 3] = ["serve", "check", "config"];
+
+/// What stands on the command line, before it is made sense of.
+#[derive(Default)]
+struct Given {
+    words: Vec<String>,
+    config: Option<PathBuf>,
+    check: bool,
+    config_default: bool,
+    version: bool,
+    help: bool,
+}
+
+/// Reads a command line without the program's name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let given = options(args)?;
+    let words: Vec<&str> = given.words.iter().map(String::as_str).collect();
+    if given.help || words.first() == Some(&"help") {
+        let topic = words.iter().find_map(|word| match *word {
+            "serve" => Some(Topic::Serve),
+            "check" => Some(Topic::Check),
+            "config" => Some(Topic::Config),
+            _ => None,
+        });
+        return Ok(Command::Offline(Offline::Help(topic.unwrap_or(Topic::Carbyne))));
+    }
+    if given.version {
+        return Ok(Command::Offline(Offline::Version));
+    }
+    if given.config_default {
+        return Ok(Command::Offline(Offline::ConfigDefault));
+    }
+    match words.as_slice() {
+        [] | ["serve"] if !given.check => Ok(Command::Serve(given.config)),
+        [] | ["serve" | "check"] => match given.config {
+            Some(path) => Ok(Command::Offline(Offline::Check(path))),
+            None => Err(UsageError::new("checking needs a file: carbyne check -c FILE")),
+        },
+        ["config", "default"] => Ok(Command::Offline(Offline::ConfigDefault)),
+        ["config", "show"] => Ok(Command::Offline(Offline::ConfigShow(given.config))),
+        ["version"] => Ok(Command::Offline(Offline::Version)),
+        ["config"] => Err(UsageError::new("`config` needs `default` or `show`")),
+        ["config", word] => {
+            Err(unknown("command", &format!("config {word}"), &["default", "show"]))
+        }
+        ["config", "default" | "show", extra, ..] => {
+            Err(UsageError::new(format!("unexpected argument `{extra}`")))
+        }
+        [known, extra, ..] if WORDS.contains(known) => Err(UsageError {
+            problem: format!("unexpected argument `{extra}`"),
+            suggestion: Path::new(extra).is_file().then(|| format!("{known} -c {extra}")),
+        }),
+        [word, ..] => Err(unknown("command", word, &WORDS)),
+    }
+}
+
+fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError> {
+    let mut given = Given::default();
+    let mut parser = Parser::from_args(args.into_iter().map(with_two_dashes));
+    let plain = |error: lexopt::Error| UsageError::new(error.to_string());
+    while let Some(arg) = parser.next().map_err(plain)? {
+        match arg {
+            Arg::Short('c') | Arg::Long("config") => {
+                let path = PathBuf::from(parser.value().map_err(plain)?);
+                if given.config.replace(path).is_some() {
+                    return Err(UsageError::new("--config is given twice"));
+                }
+            }
+            Arg::Short('h') | Arg::Long("help") => given.help = true,
+            Arg::Short('V') => given.version = true,
+            Arg::Long("version") => given.version = switch(&mut parser, "version")?,
+            Arg::Long("check-config") => given.check = switch(&mut parser, "check-config")?,
+            Arg::Long("config-print-default") => {
+                given.config_default = switch(&mut parser, "config-print-default")?;
+            }
+            Arg::Long(name @ ("daemon" | "pidfile")) => {
+                let problem =
+                    format!("-{name} is not supported: let a service manager run `serve`");
+                return Err(UsageError::new(problem));
+            }
+            Arg::Long(name) if GO_FLAGS.contains(&name) => {
+                return Err(UsageError::new(format!("-{name} of go-carbon is not available")));
+            }
+            Arg::Long(name) => {
+                return Err(unknown("option", &format!("--{name}"), &LONG_OPTIONS));
+            }
+            Arg::Short(letter) => return Err(unknown("option", &format!("-{letter}"), &[])),
+            Arg::Value(word) => given.words.push(word.to_string_lossy().into_owned()),
+        }
+    }
+    Ok(given)
+}
+
+/// go-carbon's flags get their second dash; "-c" followed by letters would be read as one option
+/// a letter.
+fn with_two_dashes(arg: OsString) -> OsString {
+    let name = arg.to_str().and_then(|arg| arg.strip_prefix('-'));
+    let name = name.and_then(|name| name.split('=').next());
+    if !name.is_some_and(|name| GO_FLAGS.contains(&name)) {
+        return arg;
+    }
+    let mut long = OsString::from("-");
+    long.push(arg);
+    long
+}
+
+/// The value of a Go boolean flag: true when it stands alone.
+fn switch(parser: &mut Parser, name: &str) -> Result<bool, UsageError> {
+    let Some(value) = parser.optional_value() else {
+        return Ok(true);
+    };
+    match value.to_str() {
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        _ => Err(UsageError::new(format!("--{name} takes true or false"))),
+    }
+}
+
+fn unknown(what: &str, given: &str, known: &[&'static str]) -> UsageError {
+    let last = given.rsplit(' ').next().unwrap_or(given);
+    let suggestion = nearest(last, known.iter().copied()).map(str::to_owned);
+    UsageError { problem: format!("unknown {what} `{given}`"), suggestion }
+}
+
+/// Runs a command that needs no node. Answers go to `out`, errors to `err`.
+pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let run = match command {
+        Offline::Check(path) => check(path, out, err),
+        Offline::ConfigDefault => print(out, config::REFERENCE),
+        Offline::ConfigShow(path) => show(path.as_deref(), out, err),
+        Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
+        Offline::Help(Topic::Carbyne) => print(out, HELP),
+        Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
+        Offline::Help(Topic::Check) => print(out, HELP_CHECK),
+        Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
+    };
+    match run.and_then(|status| out.flush().map(|()| status)) {
+        Ok(status) => ExitCode::from(status),
+        // `carbyne config default | head` got what it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told when this cannot be written either.
+            let _ = writeln!(err, "carbyne: write the answer: {error}");
+            ExitCode::from(EXIT_IO)
+        }
+    }
+}
+
+/// Loads the configuration of a file, or the embedded one, which cannot fail.
+pub fn load(path: Option<&Path>) -> Result<(Config, Vec<Notice>), Vec<ConfigError>> {
+    match path {
+        Some(path) => Config::load(path),
+        None => Ok((Config::embedded(), Vec::new())),
+    }
+}
+
+/// Writes errors, one a line, and gives the exit status.
+pub fn report(errors: &[ConfigError], err: &mut dyn Write) -> io::Result<u8> {
+    for error in errors {
+        writeln!(err, "{error}")?;
+    }
+    Ok(EXIT_CONFIG)
+}
+
+/// Reads the rules for new files that a configuration names. Gives what an operator should know
+/// about them, or every error in them.
+pub fn check_schemas(config: &Config) -> Result<Vec<String>, Vec<String>> {
+    let mut errors = Vec::new();
+    let schemas = match &config.whisper.schemas {
+        SchemasSource::File(path) => Some(path),
+        SchemasSource::Embedded => None,
+    };
+    for path in schemas.into_iter().chain(&config.whisper.aggregation_file) {
+        if let Err(error) = std::fs::read(path) {
+            errors.push(format!("{}: read the rules for new files: {error}", path.display()));
+        }
+    }
+    if errors.is_empty() { Ok(Vec::new()) } else { Err(errors) }
+}
+
+fn print(out: &mut dyn Write, text: &str) -> io::Result<u8> {
+    out.write_all(text.as_bytes())?;
+    Ok(0)
+}
+
+fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+    let (config, notices) = match Config::load(path) {
+        Ok(loaded) => loaded,
+        Err(errors) => return report(&errors, err),
+    };
+    for notice in notices {
+        writeln!(out, "{notice}")?;
+    }
+    match check_schemas(&config) {
+        Ok(notes) => {
+            for note in notes {
+                writeln!(out, "{note}")?;
+            }
+            print(out, "ok\n")
+        }
+        Err(errors) => {
+            for error in errors {
+                writeln!(err, "{error}")?;
+            }
+            Ok(EXIT_CONFIG)
+        }
+    }
+}
+
+fn show(path: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+    match load(path) {
+        Ok((config, _)) => print(out, &config::show(&config)),
+        Err(errors) => report(&errors, err),
+    }
+}

@@ -1,0 +1,356 @@
+//! The node's configuration: one TOML file, read once, a superset of go-carbon's.
+//!
+//! - Every key is described once, in the [`table`]; parsing, the unknown-key check, the printed
+//!   reference and `config show` all come from it.
+//! - A [`Config`] that exists is complete and inside of every range.
+//! - A key that is unknown, of the wrong type or out of its range is an error with its line, and
+//!   all errors are reported together. A key that is accepted and changes nothing is a notice.
+//!
+//! Modules take their own options from the groups below; none reads the file.
+
+mod check;
+mod document;
+mod foreign;
+mod problem;
+mod reference;
+mod settings;
+pub mod table;
+mod value;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+pub(crate) use problem::nearest;
+pub use problem::{ConfigError, Notice, Place};
+pub use reference::{REFERENCE, reference, show};
+pub use settings::{Origin, Setting, Settings};
+pub use value::{Kind, Value, listen_address};
+
+/// storage-schemas.conf of a node that was started without a file.
+pub const EMBEDDED_SCHEMAS: &str = "\
+[default]
+pattern = .*
+retentions = 10s:6h,1m:7d,10m:1y
+";
+
+/// Longest configuration file in bytes; a longer one is refused. The reference has 10,000.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The whole configuration of a node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node as a whole.
+    pub common: Common,
+    /// Whisper files.
+    pub whisper: Whisper,
+    /// Points that are not in their file yet.
+    pub cache: Cache,
+    /// Lines over TCP.
+    pub tcp: Listener,
+    /// Lines over UDP.
+    pub udp: Udp,
+    /// Pickles over TCP.
+    pub pickle: Pickle,
+    /// Questions about the cache.
+    pub carbonlink: Listener,
+    /// The node's own log.
+    pub logging: Logging,
+    /// Whether the node was started without a file. A listening port that is taken is then
+    /// replaced by a free one.
+    pub embedded: bool,
+    /// Every key with its value and origin.
+    pub settings: Settings,
+}
+
+/// `[common]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Common {
+    /// First part of the names of self metrics, the host name filled in.
+    pub graph_prefix: String,
+    /// Time between two points of a self metric.
+    pub metric_interval: Duration,
+    /// Cores to use; 0 = every core the process may use.
+    pub shards: usize,
+}
+
+/// Where the rules for new files come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SchemasSource {
+    /// A storage-schemas.conf.
+    File(PathBuf),
+    /// [`EMBEDDED_SCHEMAS`].
+    Embedded,
+}
+
+/// `[whisper]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Whisper {
+    /// Root of the tree of files.
+    pub data_dir: PathBuf,
+    /// Which metric gets which retentions.
+    pub schemas: SchemasSource,
+    /// Which metric gets which xFilesFactor and method; `None` = 0.5 and average.
+    pub aggregation_file: Option<PathBuf>,
+    /// Whether files are written at all.
+    pub enabled: bool,
+    /// Most file updates a second of the whole node; 0 = no limit.
+    pub max_updates_per_second: u32,
+    /// Most new files a second of the whole node; 0 = no limit.
+    pub max_creates_per_second: u32,
+    /// Least time between the starts of two sweeps over the cache.
+    pub flush_interval: Duration,
+    /// Whether new files take disk space as they are filled.
+    pub sparse_create: bool,
+    /// Whether each file is locked while it is updated.
+    pub flock: bool,
+    /// Whether files of tagged metrics are named by a hash.
+    pub hash_filenames: bool,
+    /// Whether symbolic links below the data directory are followed.
+    pub follow_symlinks: bool,
+    /// Points kept for each metric whose file cannot be written.
+    pub quarantined_points_max: u32,
+}
+
+/// Which metrics are written first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteStrategy {
+    /// Those with the most points.
+    Max,
+    /// Those waiting longest.
+    Sorted,
+    /// No order.
+    Noop,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    /// Most points in the cache of the whole node; 0 = the memory budget alone decides.
+    pub max_size: u64,
+    /// Bytes for the cache and everything beside it; `None` = half of the machine's or the
+    /// control group's.
+    pub memory_budget: Option<u64>,
+    /// Which metrics are written first.
+    pub write_strategy: WriteStrategy,
+    /// A point further ahead of the clock than this is dropped; `None` = no limit.
+    pub max_future: Option<Duration>,
+}
+
+/// A listener for connections: `[tcp]`, `[carbonlink]` and the first part of `[pickle]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Address and port, as [`listen_address`] takes it apart.
+    pub listen: String,
+    /// Whether to listen.
+    pub enabled: bool,
+    /// Most open connections on the node.
+    pub max_connections: usize,
+    /// Connections the kernel holds until they are accepted.
+    pub backlog: u32,
+    /// A connection on which nothing arrives for so long is closed; `None` = never.
+    pub idle_timeout: Option<Duration>,
+    /// Most time between the beginning and the end of a message.
+    pub message_timeout: Duration,
+}
+
+/// `[pickle]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pickle {
+    /// The listener.
+    pub listener: Listener,
+    /// Longest message in bytes.
+    pub max_message_size: u32,
+}
+
+/// `[udp]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Udp {
+    /// Address and port, as [`listen_address`] takes it apart.
+    pub listen: String,
+    /// Whether to listen.
+    pub enabled: bool,
+    /// Bytes of receive buffer asked of the kernel.
+    pub receive_buffer: usize,
+}
+
+/// Where the log is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogTarget {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Nowhere,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// `[logging]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logging {
+    /// Least severity that is written.
+    pub level: LevelFilter,
+    /// Where the log is written.
+    pub target: LogTarget,
+}
+
+impl Config {
+    /// Reads a configuration from its text. `label` names the file in errors and notices.
+    pub fn parse(label: &str, text: &str) -> Result<(Config, Vec<Notice>), Vec<ConfigError>> {
+        let mut reading = document::read(label, text);
+        check::across_keys(label, &mut reading);
+        if reading.errors.is_empty() {
+            Ok((Config::from_settings(reading.settings, false), reading.notices))
+        } else {
+            Err(reading.errors)
+        }
+    }
+
+    /// Reads a configuration file.
+    pub fn load(path: &Path) -> Result<(Config, Vec<Notice>), Vec<ConfigError>> {
+        let label = path.display().to_string();
+        match read_file(path) {
+            Ok(text) => Config::parse(&label, &text),
+            Err(error) => {
+                let place = Place { file: label, ..Place::default() };
+                let problem = format!("read the configuration: {error}");
+                Err(vec![ConfigError { place, problem, suggestion: None }])
+            }
+        }
+    }
+
+    /// The configuration of a node that was started without a file: for this machine only, with
+    /// its files below the working directory.
+    pub fn embedded() -> Config {
+        let mut settings = Settings::defaults();
+        for (section, key, text) in EMBEDDED {
+            let value = Value::Text((*text).to_owned());
+            settings.set(section, key, value, Origin::Embedded);
+        }
+        Config::from_settings(settings, true)
+    }
+
+    fn from_settings(settings: Settings, embedded: bool) -> Config {
+        let s = &settings;
+        Config {
+            common: Common {
+                graph_prefix: s.text("common", "graph-prefix").replace("{host}", &host_name()),
+                metric_interval: s.duration("common", "metric-interval"),
+                shards: s.number("common", "shards"),
+            },
+            whisper: whisper(s, embedded),
+            cache: Cache {
+                max_size: s.number("cache", "max-size"),
+                memory_budget: s.size_or_auto("cache", "memory-budget"),
+                write_strategy: match s.text("cache", "write-strategy") {
+                    "sorted" => WriteStrategy::Sorted,
+                    "noop" => WriteStrategy::Noop,
+                    _ => WriteStrategy::Max,
+                },
+                max_future: s.limit("cache", "max-future"),
+            },
+            tcp: listener(s, "tcp", "message-timeout"),
+            udp: Udp {
+                listen: s.text("udp", "listen").to_owned(),
+                enabled: s.bool("udp", "enabled"),
+                receive_buffer: s.number("udp", "receive-buffer"),
+            },
+            pickle: Pickle {
+                listener: listener(s, "pickle", "message-timeout"),
+                max_message_size: s.number("pickle", "max-message-size"),
+            },
+            carbonlink: listener(s, "carbonlink", "read-timeout"),
+            logging: logging(s),
+            embedded,
+            settings,
+        }
+    }
+}
+
+/// What differs from the defaults in a node that was started without a file.
+const EMBEDDED: &[(&str, &str, &str)] = &[
+    ("whisper", "data-dir", "./carbyne-data/whisper"),
+    ("whisper", "schemas-file", "(embedded) 10s:6h,1m:7d,10m:1y"),
+    ("tcp", "listen", "127.0.0.1:2003"),
+    ("udp", "listen", "127.0.0.1:2003"),
+    ("pickle", "listen", "127.0.0.1:2004"),
+    ("carbonlink", "listen", "127.0.0.1:7002"),
+];
+
+fn whisper(s: &Settings, embedded: bool) -> Whisper {
+    let aggregation_file = s.text("whisper", "aggregation-file");
+    Whisper {
+        data_dir: PathBuf::from(s.text("whisper", "data-dir")),
+        schemas: if embedded {
+            SchemasSource::Embedded
+        } else {
+            SchemasSource::File(PathBuf::from(s.text("whisper", "schemas-file")))
+        },
+        aggregation_file: (!aggregation_file.is_empty()).then(|| aggregation_file.into()),
+        enabled: s.bool("whisper", "enabled"),
+        max_updates_per_second: s.number("whisper", "max-updates-per-second"),
+        max_creates_per_second: s.number("whisper", "max-creates-per-second"),
+        flush_interval: s.duration("whisper", "flush-interval"),
+        sparse_create: s.bool("whisper", "sparse-create"),
+        flock: s.bool("whisper", "flock"),
+        hash_filenames: s.bool("whisper", "hash-filenames"),
+        follow_symlinks: s.bool("whisper", "follow-symlinks"),
+        quarantined_points_max: s.number("whisper", "quarantined-points-max"),
+    }
+}
+
+fn listener(s: &Settings, section: &str, message_timeout: &str) -> Listener {
+    Listener {
+        listen: s.text(section, "listen").to_owned(),
+        enabled: s.bool(section, "enabled"),
+        max_connections: s.number(section, "max-connections"),
+        backlog: s.number(section, "backlog"),
+        idle_timeout: s.limit(section, "idle-timeout"),
+        message_timeout: s.duration(section, message_timeout),
+    }
+}
+
+/// go-carbon lets its old keys in `[common]` replace those of `[logging]`.
+fn logging(s: &Settings) -> Logging {
+    let is_set = |key| s.get("common", key).origin != Origin::Default;
+    let file = if is_set("logfile") { ("common", "logfile") } else { ("logging", "file") };
+    let level = if is_set("log-level") { ("common", "log-level") } else { ("logging", "level") };
+    Logging {
+        level: match s.text(level.0, level.1) {
+            "debug" => LevelFilter::Debug,
+            "info" => LevelFilter::Info,
+            "warn" => LevelFilter::Warn,
+            _ => LevelFilter::Error,
+        },
+        target: match s.text(file.0, file.1) {
+            "" | "stderr" => LogTarget::Stderr,
+            "stdout" => LogTarget::Stdout,
+            "none" => LogTarget::Nowhere,
+            path => LogTarget::File(PathBuf::from(path)),
+        },
+    }
+}
+
+/// The host name as one component of a metric name.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.replace('.', "_"),
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let length = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(length).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        let problem = format!("longer than {FILE_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(text)
+}
