@@ -1,1 +1,3 @@
 //! Grammars: bytes to values and back.
+
+pub mod number;
