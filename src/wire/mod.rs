@@ -1,1 +1,5 @@
 //! Grammars: bytes to values and back.
+
+pub mod carbonlink;
+pub mod number;
+pub mod pickle;
