@@ -1,1 +1,4 @@
 //! Grammars: bytes to values and back.
+
+pub mod line;
+pub mod number;
