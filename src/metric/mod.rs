@@ -8,3 +8,4 @@
 pub mod name;
 pub mod point;
 pub mod series;
+mod tag;
