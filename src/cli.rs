@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use lexopt::{Arg, Parser};
 
-use crate::config::{self, Config, ConfigError, Notice, SchemasSource, nearest};
+use crate::config::{self, Config, ConfigError, Notice, nearest};
 
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
@@ -322,17 +322,7 @@ pub fn report(errors: &[ConfigError], err: &mut dyn Write) -> io::Result<u8> {
 /// Reads the rules for new files that a configuration names. Gives what an operator should know
 /// about them, or every error in them.
 pub fn check_schemas(config: &Config) -> Result<Vec<String>, Vec<String>> {
-    let mut errors = Vec::new();
-    let schemas = match &config.whisper.schemas {
-        SchemasSource::File(path) => Some(path),
-        SchemasSource::Embedded => None,
-    };
-    for path in schemas.into_iter().chain(&config.whisper.aggregation_file) {
-        if let Err(error) = std::fs::read(path) {
-            errors.push(format!("{}: read the rules for new files: {error}", path.display()));
-        }
-    }
-    if errors.is_empty() { Ok(Vec::new()) } else { Err(errors) }
+    config::load_rules(config).map(|(_, notices)| notices)
 }
 
 fn print(out: &mut dyn Write, text: &str) -> io::Result<u8> {

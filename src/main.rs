@@ -1,9 +1,10 @@
 //! The `carbyne` program: hands the command line to [`carbyne::cli`] and exits with its status.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use carbyne::cli::{self, Command};
+use carbyne::node;
 
 fn main() -> ExitCode {
     // Not locked: other threads write to standard error while a node runs.
@@ -14,10 +15,7 @@ fn main() -> ExitCode {
         Err(error) => return error.report(&mut err),
     };
     match cli::load(path.as_deref()) {
-        Ok((config, _)) => match out.write_all(carbyne::config::show(&config).as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(cli::EXIT_IO),
-        },
+        Ok((config, notices)) => node::serve(&config, &notices),
         Err(errors) => cli::report(&errors, &mut err).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }

@@ -22,7 +22,7 @@ use points::{Chain, Points, sort_last_wins};
 use slab::Slab;
 
 /// A metric's entry in the cache of its shard. Stable until the entry is forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct MetricId(u32);
 
 impl MetricId {
@@ -200,8 +200,7 @@ impl Cache {
         }
         let name = std::mem::take(&mut entry.name);
         let hash = self.hasher.hash_one(&*name);
-        let removed =
-            self.tables[table_of(hash)].find_entry(hash, |slot| slot.id == metric.0);
+        let removed = self.tables[table_of(hash)].find_entry(hash, |slot| slot.id == metric.0);
         removed.expect("an entry with a name is in the name table").remove();
         self.names_bytes -= name.len();
         self.entries.give(metric.0);

@@ -13,6 +13,7 @@ mod document;
 mod foreign;
 mod problem;
 mod reference;
+mod rules;
 mod settings;
 pub mod table;
 mod value;
@@ -26,6 +27,7 @@ use log::LevelFilter;
 pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Notice, Place};
 pub use reference::{REFERENCE, reference, show};
+pub use rules::load_rules;
 pub use settings::{Origin, Setting, Settings};
 pub use value::{Kind, Value, listen_address};
 

@@ -5,6 +5,7 @@
 //! - *point*: one timestamp with one value.
 //! - *series spec*: what a new Whisper file looks like (archives, xFilesFactor, method).
 
+pub mod batch;
 pub mod name;
 pub mod point;
 pub mod series;

@@ -129,9 +129,8 @@ impl Tree {
         match self.open_at(&c_path(path), &how) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let cut = path.iter().rposition(|&byte| byte == b'/');
-                let (parent, name) = cut.map_or((&path[..0], path), |at| {
-                    (&path[..at], &path[at + 1..])
-                });
+                let (parent, name) =
+                    cut.map_or((&path[..0], path), |at| (&path[..at], &path[at + 1..]));
                 let parent = self.open_directory(parent)?;
                 make_directory(&parent, &c_path(name))?;
                 self.open_at(&c_path(path), &how)
@@ -227,8 +226,8 @@ fn lacks_tmpfile(error: &io::Error) -> bool {
 }
 
 fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let source = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .expect("a number holds no NUL");
+    let source =
+        CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("a number holds no NUL");
     // SAFETY: both paths are valid C strings and both descriptors are open for the call.
     let status = unsafe {
         libc::linkat(
@@ -254,8 +253,8 @@ fn create_and_rename(
     let temporary = CString::new(label).expect("a number holds no NUL");
     let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
     let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
-    let result = fill(&file, header, bytes, layout)
-        .and_then(|()| rename_new(parent, &temporary, name));
+    let result =
+        fill(&file, header, bytes, layout).and_then(|()| rename_new(parent, &temporary, name));
     if result.is_err() {
         remove(parent, &temporary);
     }
@@ -326,7 +325,8 @@ mod tests {
     use super::*;
 
     fn tree() -> (std::path::PathBuf, Tree) {
-        let name = format!("carbyne-files-{}-{:?}", std::process::id(), std::thread::current().id());
+        let name =
+            format!("carbyne-files-{}-{:?}", std::process::id(), std::thread::current().id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).unwrap();
         let tree = Tree::open(&directory, false).unwrap();
@@ -351,7 +351,11 @@ mod tests {
         assert!(tree.create_file(&c_path(b"out/x.wsp"), b"h", 10, Layout::Sparse).is_err());
         assert!(tree.open_file(&c_path(b"../x.wsp")).is_err());
         let file = create_and_rename(
-            &tree.open_directory(b"a").unwrap(), c"named.wsp", b"header", 20, Layout::Reserved,
+            &tree.open_directory(b"a").unwrap(),
+            c"named.wsp",
+            b"header",
+            20,
+            Layout::Reserved,
         );
         assert_eq!(identify(&file.unwrap()).unwrap().bytes, 20);
         assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);

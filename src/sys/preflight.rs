@@ -26,7 +26,11 @@ impl fmt::Display for Obstacle {
 
 /// Checks that this process may use io_uring.
 pub fn check_io_uring() -> Result<(), Obstacle> {
-    let error = match IoUring::<squeue::Entry>::builder().setup_single_issuer().setup_defer_taskrun().build(8) {
+    let error = match IoUring::<squeue::Entry>::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .build(8)
+    {
         Ok(_) => return Ok(()),
         Err(error) => error,
     };

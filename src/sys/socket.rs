@@ -155,8 +155,7 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: pointer and length describe `buffer`, which outlives the call.
-        let got =
-            unsafe { libc::recv(self.inner.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
+        let got = unsafe { libc::recv(self.inner.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
         match usize::try_from(got) {
             Ok(count) => Ok(Some(count)),
             Err(_) => match io::Error::last_os_error() {
@@ -181,26 +180,26 @@ impl Stream {
     pub fn descriptor(&self) -> RawFd {
         self.inner.as_raw_fd()
     }
+}
 
-    /// Datagrams the kernel has dropped at this socket because its buffer was full.
-    pub fn kernel_drops(&self) -> u64 {
-        const MEMINFO_WORDS: usize = 9;
-        const MEMINFO_DROPS: usize = 8;
-        let mut words = [0u32; MEMINFO_WORDS];
-        let size = size_of_val(&words);
-        let mut length = libc::socklen_t::try_from(size).expect("36 fits");
-        // SAFETY: pointer and length describe `words`, which outlives the call.
-        let status = unsafe {
-            libc::getsockopt(
-                self.inner.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                words.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        if status == 0 { u64::from(words[MEMINFO_DROPS]) } else { 0 }
-    }
+/// Datagrams the kernel has dropped at this socket because its buffer was full; 0 where it does not
+/// tell.
+pub fn kernel_drops(descriptor: RawFd) -> u64 {
+    const MEMINFO_WORDS: usize = 9;
+    const MEMINFO_DROPS: usize = 8;
+    let mut words = [0u32; MEMINFO_WORDS];
+    let mut length = libc::socklen_t::try_from(size_of_val(&words)).expect("36 fits");
+    // SAFETY: pointer and length describe `words`, which outlives the call.
+    let status = unsafe {
+        libc::getsockopt(
+            descriptor,
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if status == 0 { u64::from(words[MEMINFO_DROPS]) } else { 0 }
 }
 
 /// Ends the reading side of a connection of this process: what the kernel holds can still be

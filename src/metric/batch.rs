@@ -1,0 +1,67 @@
+//! A batch of points on its way to the core that owns their metrics.
+//!
+//! ```text
+//! record := timestamp u32 | name length u16 | value f64 bits u64 | name bytes      (native order)
+//! batch  := record*
+//! ```
+//! The bytes never leave the process.
+
+use crate::limits::NAME_BYTES_MAX;
+use crate::metric::point::Point;
+
+const HEAD_BYTES: usize = 14;
+
+/// Longest possible record.
+pub const RECORD_BYTES_MAX: usize = HEAD_BYTES + NAME_BYTES_MAX;
+
+/// Appends one record.
+pub fn push(batch: &mut Vec<u8>, name: &[u8], point: Point) {
+    let name_bytes = u16::try_from(name.len()).expect("a canonical name is at most 4,000 bytes");
+    batch.extend_from_slice(&point.timestamp_s.to_ne_bytes());
+    batch.extend_from_slice(&name_bytes.to_ne_bytes());
+    batch.extend_from_slice(&point.value.to_bits().to_ne_bytes());
+    batch.extend_from_slice(name);
+}
+
+/// The records of a batch, in order.
+#[derive(Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+}
+
+/// Reads a batch that [`push`] filled.
+pub fn records(batch: &[u8]) -> Records<'_> {
+    Records { rest: batch }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = (&'a [u8], Point);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (head, rest) = self.rest.split_first_chunk::<HEAD_BYTES>()?;
+        let [t0, t1, t2, t3, n0, n1, value @ ..] = *head;
+        let (name, rest) = rest.split_at(usize::from(u16::from_ne_bytes([n0, n1])));
+        self.rest = rest;
+        let timestamp_s = u32::from_ne_bytes([t0, t1, t2, t3]);
+        Some((name, Point { timestamp_s, value: f64::from_bits(u64::from_ne_bytes(value)) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_went_in() {
+        let sent: Vec<(Vec<u8>, Point)> = (0..100u32)
+            .map(|n| (vec![b'x'; n as usize], Point { timestamp_s: n, value: f64::from(n) / 3.0 }))
+            .collect();
+        let mut batch = Vec::new();
+        for (name, point) in &sent {
+            push(&mut batch, name, *point);
+        }
+        let got: Vec<(Vec<u8>, Point)> =
+            records(&batch).map(|(name, point)| (name.to_vec(), point)).collect();
+        assert_eq!(got, sent);
+    }
+}

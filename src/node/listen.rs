@@ -1,0 +1,115 @@
+//! Binding every listener once per core.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use socket2::Socket;
+
+use crate::config::{Config, Listener, listen_address};
+use crate::node::plan::Sizes;
+use crate::sys::socket::{bind_datagrams, bind_listeners};
+use crate::tasks::core::Speech;
+
+/// The bound sockets, dealt out to the cores.
+pub(crate) struct Sockets {
+    pub(crate) per_core: Vec<CoreSockets>,
+    /// What listens where, in the words of the start-up message.
+    pub(crate) announced: Vec<(&'static str, SocketAddr)>,
+}
+
+/// One core's sockets.
+#[derive(Default)]
+pub(crate) struct CoreSockets {
+    pub(crate) listeners: Vec<(Socket, Speech)>,
+    pub(crate) datagrams: Option<Socket>,
+}
+
+/// Binds everything that is enabled.
+pub(crate) fn bind(config: &Config, sizes: &Sizes) -> Result<Sockets, String> {
+    let count = sizes.shards();
+    let mut sockets = Sockets {
+        per_core: (0..count).map(|_| CoreSockets::default()).collect(),
+        announced: Vec::new(),
+    };
+    let kinds: [(&'static str, &'static str, &Listener, Speech); 3] = [
+        ("line tcp", "tcp", &config.tcp, Speech::Lines),
+        ("pickle tcp", "pickle", &config.pickle.listener, Speech::Pickles),
+        ("carbonlink", "carbonlink", &config.carbonlink, Speech::Carbonlink),
+    ];
+    for (label, section, listener, speech) in kinds {
+        if !listener.enabled {
+            continue;
+        }
+        let bound = bind_one(section, &listener.listen, config.embedded, |address| {
+            bind_listeners(address, count, listener.backlog)
+        })?;
+        sockets.announce(label, &bound);
+        for (core, socket) in sockets.per_core.iter_mut().zip(bound) {
+            core.listeners.push((socket, speech));
+        }
+        if label == "line tcp" && config.udp.enabled {
+            bind_udp(config, count, &mut sockets)?;
+        }
+    }
+    if config.udp.enabled && !config.tcp.enabled {
+        bind_udp(config, count, &mut sockets)?;
+    }
+    Ok(sockets)
+}
+
+fn bind_udp(config: &Config, count: usize, sockets: &mut Sockets) -> Result<(), String> {
+    let bound = bind_one("udp", &config.udp.listen, config.embedded, |address| {
+        bind_datagrams(address, count, config.udp.receive_buffer)
+    })?;
+    sockets.announce("line udp", &bound);
+    for (core, socket) in sockets.per_core.iter_mut().zip(bound) {
+        core.datagrams = Some(socket);
+    }
+    Ok(())
+}
+
+impl Sockets {
+    fn announce(&mut self, label: &'static str, bound: &[Socket]) {
+        let address = bound.first().and_then(|socket| socket.local_addr().ok()?.as_socket());
+        if let Some(address) = address {
+            self.announced.push((label, address));
+        }
+    }
+}
+
+/// Binds one address; a taken port is replaced by a free one if `or_free`.
+fn bind_one(
+    section: &str,
+    listen: &str,
+    or_free: bool,
+    bind: impl Fn(SocketAddr) -> io::Result<Vec<Socket>>,
+) -> Result<Vec<Socket>, String> {
+    let fail = |error: &dyn std::fmt::Display| format!("listen [{section}] {listen}: {error}");
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses(listen).map_err(|error| fail(&error))? {
+        match bind(address) {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) if or_free && error.kind() == io::ErrorKind::AddrInUse => {
+                log::info!("port taken, using a free one section={section} port={address}");
+                let free = SocketAddr::new(address.ip(), 0);
+                return bind(free).map_err(|error| fail(&error));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(fail(&last))
+}
+
+/// The addresses to try, in order; without a host all interfaces, over IPv6 and IPv4 where there
+/// is IPv6, as go-carbon listens.
+fn addresses(listen: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = listen_address(listen)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an address"))?;
+    if host.is_empty() {
+        return Ok(vec![
+            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
+            SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port)),
+        ]);
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
+}

@@ -1,0 +1,185 @@
+//! Sizes derived from the configuration and the machine, and each core's share of them.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use rtrb::Consumer;
+
+use crate::cache::WriteStrategy;
+use crate::config::{self, Config, Listener};
+use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX};
+use crate::node::listen::CoreSockets;
+use crate::schema::Rules;
+use crate::shard::ShardOptions;
+use crate::shard::query::{Answer, Question};
+use crate::shard::route::ShardId;
+use crate::sys::files::Layout;
+use crate::sys::mesh::Links;
+use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
+use crate::tasks::report::ReportOptions;
+use crate::tasks::start::CorePlan;
+use crate::tasks::writer::WriterOptions;
+
+/// Share of the machine's memory that is the budget if none is configured.
+const BUDGET_SHARE: u64 = 2;
+
+/// Least budget of one core: its cache must hold more than its fixed buffers.
+const CORE_BUDGET_MIN: usize = 8 << 20;
+
+/// Descriptors per core beside its connections: rings, listeners, files of the batch in work.
+const CORE_DESCRIPTORS: u64 = 128;
+
+/// Numbers every core's plan is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    /// The processor of each shard.
+    pub(crate) processors: Vec<usize>,
+    /// The memory budget of the node in bytes.
+    pub(crate) budget_bytes: u64,
+    /// Buffers per link between two cores, and their size.
+    pub(crate) link_buffers: usize,
+    pub(crate) batch_bytes: usize,
+    /// Share of the configured connection limits that the open-file limit allows, in percent.
+    connections_percent: u64,
+}
+
+impl Sizes {
+    pub(crate) fn of(
+        config: &Config,
+        cores: &[usize],
+        memory_bytes: u64,
+        open_files: u64,
+    ) -> Sizes {
+        let shards = if config.common.shards == 0 { cores.len() } else { config.common.shards };
+        let processors: Vec<usize> = (0..shards).map(|n| cores[n % cores.len()]).collect();
+        let budget_bytes = config.cache.memory_budget.unwrap_or(memory_bytes / BUDGET_SHARE);
+        let batch_bytes = BATCH_BYTES_MAX;
+        let links_bytes = LINKS_BYTES.min(core_budget(budget_bytes, shards) / 8);
+        let per_link = links_bytes / (shards - 1).max(1);
+        let wanted: u64 = [&config.tcp, &config.pickle.listener, &config.carbonlink]
+            .iter()
+            .map(|listener| listener.max_connections as u64)
+            .sum();
+        let left = open_files.saturating_sub(CORE_DESCRIPTORS * shards as u64).max(64);
+        let connections_percent = (left * 100 / wanted.max(1)).clamp(1, 100);
+        if connections_percent < 100 {
+            log::info!(
+                "open-file limit is below the connection limits, which are lowered \
+                 limit={open_files} wanted={wanted} percent={connections_percent}"
+            );
+        }
+        Sizes {
+            processors,
+            budget_bytes,
+            link_buffers: (per_link / batch_bytes).clamp(2, 16),
+            batch_bytes,
+            connections_percent,
+        }
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.processors.len()
+    }
+
+    fn connections(&self, configured: usize) -> usize {
+        let allowed = configured as u64 * self.connections_percent / 100;
+        let share = allowed.div_ceil(self.shards() as u64).max(1);
+        usize::try_from(share).unwrap_or(usize::MAX)
+    }
+}
+
+fn core_budget(budget_bytes: u64, shards: usize) -> usize {
+    let share = usize::try_from(budget_bytes / shards as u64).unwrap_or(usize::MAX);
+    share.max(CORE_BUDGET_MIN)
+}
+
+/// What a core gets beside numbers.
+pub(crate) struct Ends {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) links: Links<Question, Answer>,
+    pub(crate) orders: Consumer<Order>,
+    pub(crate) reports: Sender<Report>,
+    pub(crate) sockets: CoreSockets,
+}
+
+/// The plan of one core.
+pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends) -> CorePlan {
+    let listeners = ends
+        .sockets
+        .listeners
+        .into_iter()
+        .map(|(socket, speech)| (socket, speech, connection_options(config, sizes, speech)))
+        .collect();
+    let shard_count = u16::try_from(sizes.shards()).expect("the configuration limits the shards");
+    CorePlan {
+        processor: sizes.processors[usize::from(number)],
+        shard: shard_options(config, sizes, number, shard_count),
+        rules: ends.rules,
+        links: ends.links,
+        orders: ends.orders,
+        reports: ends.reports,
+        listeners,
+        datagrams: ends.sockets.datagrams,
+        directory: config.whisper.data_dir.clone(),
+        writer: config.whisper.enabled.then(|| writer_options(config)),
+        flush_interval: config.whisper.flush_interval,
+        report: (number == 0 && !config.common.metric_interval.is_zero()).then(|| ReportOptions {
+            prefix: config.common.graph_prefix.clone(),
+            interval: config.common.metric_interval,
+            shard_count,
+            updates_per_s_max: u64::from(config.whisper.max_updates_per_second),
+        }),
+    }
+}
+
+fn shard_options(config: &Config, sizes: &Sizes, number: u16, shard_count: u16) -> ShardOptions {
+    let share = |rate: u32| f64::from(rate) / f64::from(shard_count);
+    let future_s_max = config
+        .cache
+        .max_future
+        .map_or(u32::MAX, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    ShardOptions {
+        id: ShardId(number),
+        shard_count,
+        budget_bytes: core_budget(sizes.budget_bytes, sizes.shards()),
+        points_max: config.cache.max_size.div_ceil(u64::from(shard_count)),
+        strategy: match config.cache.write_strategy {
+            config::WriteStrategy::Max => WriteStrategy::Max,
+            config::WriteStrategy::Sorted => WriteStrategy::Sorted,
+            config::WriteStrategy::Noop => WriteStrategy::Noop,
+        },
+        updates_per_s: share(config.whisper.max_updates_per_second),
+        creates_per_s: share(config.whisper.max_creates_per_second),
+        future_s_max,
+        hash_tagged: config.whisper.hash_filenames,
+        quarantined_points_max: config.whisper.quarantined_points_max,
+        link_buffers: sizes.link_buffers,
+        batch_bytes: sizes.batch_bytes,
+    }
+}
+
+fn writer_options(config: &Config) -> WriterOptions {
+    let sparse = config.whisper.sparse_create;
+    WriterOptions {
+        layout: if sparse { Layout::Sparse } else { Layout::Reserved },
+        flock: config.whisper.flock,
+        follow_symlinks: config.whisper.follow_symlinks,
+    }
+}
+
+fn connection_options(config: &Config, sizes: &Sizes, speech: Speech) -> ConnectionOptions {
+    let (listener, message_bytes_max): (&Listener, usize) = match speech {
+        Speech::Lines => (&config.tcp, LINE_BYTES_MAX),
+        Speech::Pickles => {
+            let bytes = usize::try_from(config.pickle.max_message_size).unwrap_or(usize::MAX);
+            (&config.pickle.listener, bytes)
+        }
+        Speech::Carbonlink => (&config.carbonlink, REQUEST_BYTES_MAX),
+    };
+    ConnectionOptions {
+        connections_max: sizes.connections(listener.max_connections),
+        idle_timeout: listener.idle_timeout,
+        message_timeout: listener.message_timeout,
+        message_bytes_max,
+    }
+}

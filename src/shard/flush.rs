@@ -1,0 +1,305 @@
+//! Which file is written next, and what the outcome of a write means.
+
+use std::time::{Duration, Instant};
+
+use crate::cache::{MetricId, NextFlush};
+use crate::metric::name::file_path;
+use crate::metric::point::Point;
+use crate::metric::series::SeriesSpec;
+use crate::shard::Shard;
+pub use crate::shard::series::Known;
+use crate::shard::series::Readiness;
+use crate::stats::DropReason;
+
+/// Metrics passed over in one call before the core gets its turn back.
+const SKIPS_MAX: u32 = 1_024;
+
+/// One file to write: all waiting points of one metric.
+#[derive(Debug)]
+pub struct FlushJob {
+    /// The metric.
+    pub metric: MetricId,
+    /// Path below the data directory, ending in NUL.
+    pub path: Vec<u8>,
+    /// The points, ascending.
+    pub points: Vec<Point>,
+    /// What is remembered of the file; after a write, what to remember of it.
+    pub known: Option<Known>,
+    /// Set when there is no file: what the new one looks like.
+    pub create: Option<SeriesSpec>,
+    /// The wall clock's time for whisper's age limits, in seconds.
+    pub now_s: u32,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a [`FlushJob`].
+#[derive(Debug)]
+pub enum Outcome {
+    /// Not tried yet.
+    Pending,
+    /// The points are in the file (except those older than it reaches).
+    Written {
+        /// The header was read, not remembered.
+        checked: bool,
+        /// The file is new.
+        created: bool,
+        /// Points older than the file's retention.
+        too_old_count: u32,
+    },
+    /// There is no file and the job did not say how to create one.
+    Missing,
+    /// The file is not a Whisper file (any more) and was renamed.
+    SetAside {
+        /// Why it is damaged.
+        reason: String,
+        /// Where it is now.
+        aside: String,
+    },
+    /// Somebody else holds the file's lock.
+    Locked,
+    /// It could not be written.
+    Failed {
+        /// What failed, as "open series file".
+        action: &'static str,
+        /// Why.
+        reason: String,
+        /// The fault is this file's, not the disk's or the process's: others may still be fine.
+        is_own_fault: bool,
+    },
+}
+
+/// What [`Shard::next_flush`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextJob {
+    /// The job is filled in.
+    Ready,
+    /// Nothing yet, ask again after other tasks had their turn.
+    Busy,
+    /// The limit on updates per second is reached.
+    Wait(Duration),
+    /// The sweep is over.
+    SweepOver,
+}
+
+/// Something an operator should read, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlushNews {
+    /// A damaged file was renamed; it is created anew.
+    SetAside(String),
+    /// A file cannot be written; it is tried again later.
+    Failing {
+        /// Groups lines of one cause.
+        cause: String,
+        /// The line.
+        text: String,
+    },
+}
+
+impl FlushJob {
+    /// An empty job to be filled by [`Shard::next_flush`].
+    pub fn empty() -> FlushJob {
+        FlushJob {
+            metric: MetricId::default(),
+            path: Vec::new(),
+            points: Vec::new(),
+            known: None,
+            create: None,
+            now_s: 0,
+            outcome: Outcome::Pending,
+        }
+    }
+}
+
+impl Shard {
+    /// Starts a sweep over all metrics with waiting points.
+    pub fn begin_sweep(&mut self) {
+        self.forget_idle();
+        self.counters.sweeps += 1;
+        self.order.begin(&self.cache);
+    }
+
+    /// Fills `job` with the next file to write. New files go first, as far as their limit allows.
+    pub fn next_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {
+        if !self.updates.take(now) {
+            return NextJob::Wait(self.updates.wait());
+        }
+        let found = self.find_flush(now, job);
+        if found != NextJob::Ready {
+            self.updates.give_back();
+        }
+        found
+    }
+
+    /// Removes the limits on updates and creations and the waits after failures, for the last
+    /// flush before the node stops.
+    pub fn hurry(&mut self) {
+        self.updates.lift();
+        self.creates.lift();
+        self.files.retry_all();
+    }
+
+    /// Points that are not in their file.
+    pub fn unwritten_count(&self) -> u64 {
+        self.cache.waiting_count() + self.cache.writing_count()
+    }
+
+    /// Metrics that wait for their file's creation.
+    pub fn has_creations(&self) -> bool {
+        !self.creations.is_empty()
+    }
+
+    fn find_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {
+        let elapsed_s = self.elapsed_s(now);
+        for _ in 0..SKIPS_MAX {
+            let metric = match self.next_creation(now) {
+                Some(metric) => metric,
+                None => match self.order.next(&self.cache) {
+                    NextFlush::Metric(metric) => metric,
+                    NextFlush::Busy => return NextJob::Busy,
+                    NextFlush::Done => return NextJob::SweepOver,
+                },
+            };
+            if self.prepare(metric, now, elapsed_s, job) {
+                return NextJob::Ready;
+            }
+        }
+        NextJob::Busy
+    }
+
+    fn next_creation(&mut self, now: Instant) -> Option<MetricId> {
+        if !self.can_create(now) {
+            return None;
+        }
+        self.creations.pop_front()
+    }
+
+    fn prepare(
+        &mut self,
+        metric: MetricId,
+        now: Instant,
+        elapsed_s: u32,
+        job: &mut FlushJob,
+    ) -> bool {
+        if self.cache.is_writing(metric) || self.cache.waiting_of(metric) == 0 {
+            return false;
+        }
+        job.known = None;
+        job.create = None;
+        match self.files.readiness(metric, elapsed_s, &mut job.known) {
+            Readiness::Open => {}
+            Readiness::Create if !self.creates.take(now) => return false,
+            Readiness::Create => job.create = Some(self.new_series(metric)),
+            Readiness::Later { is_own_fault } => {
+                if is_own_fault {
+                    self.trim(metric);
+                }
+                return false;
+            }
+        }
+        job.metric = metric;
+        job.now_s = self.now_s;
+        job.outcome = Outcome::Pending;
+        job.points.clear();
+        job.path.clear();
+        let hash_tagged = self.options.hash_tagged;
+        file_path(self.cache.name(metric), hash_tagged, &mut job.path)
+            .expect("a canonical name has a path");
+        job.path.push(0);
+        let merged = self.cache.take(metric, &mut job.points);
+        self.counters.replaced += u64::from(merged);
+        true
+    }
+
+    fn new_series(&mut self, metric: MetricId) -> SeriesSpec {
+        let name = std::str::from_utf8(self.cache.name(metric)).expect("a canonical name is UTF-8");
+        let resolved = self.rules.resolve(name);
+        self.counters.patterns_given_up += u64::from(resolved.gave_up.is_some());
+        resolved.spec
+    }
+
+    /// Keeps no more than twice the limit of a metric whose file cannot be written.
+    fn trim(&mut self, metric: MetricId) {
+        let limit = self.options.quarantined_points_max;
+        if self.cache.waiting_of(metric) > limit.saturating_mul(2) {
+            let counts = self.cache.trim(metric, limit);
+            self.count_restored(counts);
+        }
+    }
+
+    fn count_restored(&mut self, (merged, dropped): (u32, u32)) {
+        self.counters.replaced += u64::from(merged);
+        self.counters.drop_points(DropReason::Quarantine, u64::from(dropped));
+    }
+
+    /// Takes the outcome of a job: confirms its points or lets them wait again.
+    pub fn complete(&mut self, job: &mut FlushJob, now: Instant) -> Option<FlushNews> {
+        let elapsed_s = self.elapsed_s(now);
+        let metric = job.metric;
+        match std::mem::replace(&mut job.outcome, Outcome::Pending) {
+            Outcome::Pending => unreachable!("a job comes back with an outcome"),
+            Outcome::Written { checked, created, too_old_count } => {
+                self.cache.confirm(metric);
+                let written = job.points.len() as u64 - u64::from(too_old_count);
+                self.counters.committed += written;
+                self.counters.drop_points(DropReason::TooOld, u64::from(too_old_count));
+                self.counters.updates += 1;
+                self.counters.creates += u64::from(created);
+                let known = job.known.as_ref().expect("a written file is known");
+                self.files.written(metric, known, checked, elapsed_s);
+                None
+            }
+            Outcome::Missing => {
+                self.keep_all(metric);
+                self.files.missing(metric);
+                self.creations.push_back(metric);
+                None
+            }
+            Outcome::SetAside { reason, aside } => {
+                self.keep_all(metric);
+                self.files.missing(metric);
+                self.creations.push_back(metric);
+                self.counters.damaged_files += 1;
+                let name = String::from_utf8_lossy(self.cache.name(metric));
+                Some(FlushNews::SetAside(format!(
+                    "damaged series file set aside metric={name} reason=\"{reason}\" to={aside}"
+                )))
+            }
+            Outcome::Locked => {
+                self.keep_all(metric);
+                self.files.failed(metric, false, elapsed_s);
+                None
+            }
+            Outcome::Failed { action, reason, is_own_fault } => {
+                self.failed(metric, elapsed_s, action, &reason, is_own_fault)
+            }
+        }
+    }
+
+    fn keep_all(&mut self, metric: MetricId) {
+        let counts = self.cache.restore(metric, u32::MAX);
+        self.count_restored(counts);
+    }
+
+    fn failed(
+        &mut self,
+        metric: MetricId,
+        elapsed_s: u32,
+        action: &'static str,
+        reason: &str,
+        is_own_fault: bool,
+    ) -> Option<FlushNews> {
+        let limit = if is_own_fault { self.options.quarantined_points_max } else { u32::MAX };
+        let counts = self.cache.restore(metric, limit);
+        self.count_restored(counts);
+        self.counters.write_errors += 1;
+        if !self.files.failed(metric, is_own_fault, elapsed_s) {
+            return None;
+        }
+        let name = String::from_utf8_lossy(self.cache.name(metric));
+        Some(FlushNews::Failing {
+            cause: format!("{action}: {reason}"),
+            text: format!("{action} failed, retrying later metric={name} reason=\"{reason}\""),
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! One core's whole state and all its decisions, synchronous.
+//!
+//! A shard owns the metrics whose names hash to it. Tasks borrow it, call one method and let go;
+//! nothing here waits, reads a clock or touches a file: jobs describe their I/O as data.
+//!
+//! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
+//! - `flush`: which file is written next, and what its outcome means.
+//! - `series`: what is known about each metric's file.
+//! - `query`: questions and answers between cores.
+
+pub mod flush;
+mod ingest;
+pub mod query;
+pub mod route;
+mod series;
+mod throttle;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::{Cache, FlushOrder, MetricId, WriteStrategy};
+use crate::schema::Rules;
+use crate::stats::{Counters, Gauges};
+use route::{Outbox, ShardId};
+use series::SeriesFiles;
+use throttle::Throttle;
+
+/// Receivers start again when the memory in use has fallen to this share of the budget (carbon
+/// resumes below 95 %): far enough that they do not stop again at once.
+const RESUME_PERCENT: usize = 90;
+
+/// Knowing metrics may take this share of the budget; beyond it metrics without points are
+/// forgotten, and their files are opened anew when points come again.
+const INDEX_PERCENT: usize = 50;
+
+/// What a shard is told at its start.
+#[derive(Debug, Clone)]
+pub struct ShardOptions {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// Number of shards of the node.
+    pub shard_count: u16,
+    /// This shard's share of the memory budget, in bytes.
+    pub budget_bytes: usize,
+    /// Limit on points not in their file; 0 is none.
+    pub points_max: u64,
+    /// Order of writing.
+    pub strategy: WriteStrategy,
+    /// File updates per second; 0 is no limit.
+    pub updates_per_s: f64,
+    /// New files per second; 0 is no limit.
+    pub creates_per_s: f64,
+    /// Points further ahead of the clock than this many seconds are refused.
+    pub future_s_max: u32,
+    /// Files of tagged metrics are named by their hash.
+    pub hash_tagged: bool,
+    /// Points kept of a metric whose file cannot be written for a reason of its own.
+    pub quarantined_points_max: u32,
+    /// Buffers per link to another shard.
+    pub link_buffers: usize,
+    /// Size of each in bytes.
+    pub batch_bytes: usize,
+}
+
+/// One core's state.
+pub struct Shard {
+    options: ShardOptions,
+    cache: Cache,
+    order: FlushOrder,
+    files: SeriesFiles,
+    /// Metrics found without a file, in the order they were found.
+    creations: VecDeque<MetricId>,
+    updates: Throttle,
+    creates: Throttle,
+    outbox: Outbox,
+    rules: Arc<Rules>,
+    /// Counters since the start.
+    pub counters: Counters,
+    now_s: u32,
+    started: Instant,
+    is_full: bool,
+    /// Memory of partial messages in connections, in bytes.
+    connection_bytes: usize,
+    forget_cursor: u32,
+    name_scratch: Vec<u8>,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(options: ShardOptions, rules: Arc<Rules>, now: Instant) -> Shard {
+        let outbox = Outbox::new(options.shard_count, options.link_buffers, options.batch_bytes);
+        Shard {
+            cache: Cache::new(),
+            order: FlushOrder::new(options.strategy),
+            files: SeriesFiles::default(),
+            creations: VecDeque::new(),
+            updates: Throttle::new(options.updates_per_s, now),
+            creates: Throttle::new(options.creates_per_s, now),
+            outbox,
+            rules,
+            counters: Counters::default(),
+            now_s: 0,
+            started: now,
+            is_full: false,
+            connection_bytes: 0,
+            forget_cursor: 0,
+            name_scratch: Vec::new(),
+            options,
+        }
+    }
+
+    /// Tells the shard the wall clock's time.
+    pub fn set_time(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
+    /// The wall clock's time the shard was last told.
+    pub fn now_s(&self) -> u32 {
+        self.now_s
+    }
+
+    /// The shard's number.
+    pub fn id(&self) -> ShardId {
+        self.options.id
+    }
+
+    /// New rules for new files.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+    }
+
+    /// Batches for the other shards.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Whether this shard must not take more points: its memory or its limit of points is used
+    /// up, with hysteresis.
+    pub fn is_full(&mut self) -> bool {
+        let bytes = self.bytes();
+        let points = self.cache.waiting_count() + self.cache.writing_count();
+        let budget = self.options.budget_bytes;
+        let points_max = self.options.points_max;
+        self.is_full = if self.is_full {
+            let points_low = points_max / 100 * RESUME_PERCENT as u64;
+            bytes > budget / 100 * RESUME_PERCENT || (points_max > 0 && points > points_low)
+        } else {
+            bytes >= budget || (points_max > 0 && points >= points_max)
+        };
+        self.is_full
+    }
+
+    /// Whether receivers must wait: this shard is full, or the link to another one is.
+    pub fn must_wait(&mut self) -> bool {
+        self.is_full() || self.outbox.is_full()
+    }
+
+    /// Memory of the budget in use, in bytes: cache, batches, partial messages.
+    pub fn bytes(&self) -> usize {
+        self.cache.bytes() + self.outbox.bytes() + self.connection_bytes
+    }
+
+    /// A connection's buffer grew or shrank.
+    pub fn account_connection(&mut self, before_bytes: usize, after_bytes: usize) {
+        self.connection_bytes = self.connection_bytes + after_bytes - before_bytes;
+    }
+
+    /// The shard's gauges; the caller knows the connections.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            waiting: self.cache.waiting_count(),
+            writing: self.cache.writing_count(),
+            metrics: self.cache.metric_count() as u64,
+            bytes: self.bytes() as u64,
+            budget_bytes: self.options.budget_bytes as u64,
+            points_max: self.options.points_max,
+            quarantined: self.files.failing_count(),
+            connections: [0; 3],
+        }
+    }
+
+    /// Forgets some metrics without points if knowing metrics takes too much of the budget.
+    /// Looks at no more than a slice of the entries; called once per sweep and when full.
+    pub fn forget_idle(&mut self) {
+        const SLICE: u32 = 65_536;
+        let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
+        let end = self.cache.id_end();
+        for _ in 0..SLICE.min(end) {
+            if self.cache.index_bytes() <= limit {
+                return;
+            }
+            self.forget_cursor = (self.forget_cursor + 1) % end;
+            if let Some(metric) = self.cache.metric_at(self.forget_cursor)
+                && self.cache.forget(metric)
+            {
+                self.files.forget(metric);
+            }
+        }
+    }
+
+    /// Whether a new file waits and may be created now.
+    pub fn can_create(&mut self, now: Instant) -> bool {
+        if self.creations.is_empty() || !self.creates.take(now) {
+            return false;
+        }
+        self.creates.give_back();
+        true
+    }
+
+    /// Seconds of monotonic time since the start.
+    fn elapsed_s(&self, now: Instant) -> u32 {
+        let elapsed: Duration = now.saturating_duration_since(self.started);
+        u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

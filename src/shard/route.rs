@@ -1,0 +1,162 @@
+//! Which core owns a metric, and the batches on their way to the other cores.
+
+use std::collections::VecDeque;
+
+use crate::metric::batch;
+use crate::metric::point::Point;
+
+/// The number of a shard: 0 up to the number of cores in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// Position in tables of shards.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The owner of a name among `count` shards: the hash's high bits, scaled (Lemire's reduction).
+/// The hash is xxh3-64 of the canonical name, the same on every machine and in every release.
+pub fn owner(name: &[u8], count: u16) -> ShardId {
+    let hash = xxhash_rust::xxh3::xxh3_64(name);
+    let scaled = (u128::from(hash) * u128::from(count)) >> 64;
+    ShardId(u16::try_from(scaled).expect("a 64-bit hash scaled to a u16 stays below it"))
+}
+
+/// Open and full batches for the other shards.
+///
+/// Each lane has a fixed number of buffers; a buffer is free, open, ready or at its owner. A lane
+/// without a free buffer is full, and receivers then wait before they read on. What one read
+/// brings beyond that goes into extra buffers, which are freed when they come back.
+#[derive(Debug)]
+pub struct Outbox {
+    lanes: Vec<Lane>,
+    batch_bytes: usize,
+    buffers_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    open: Option<Vec<u8>>,
+    ready: VecDeque<Vec<u8>>,
+    free: Vec<Vec<u8>>,
+    /// Buffers that exist for this lane, wherever they are.
+    buffers: usize,
+}
+
+impl Outbox {
+    /// Lanes to `shard_count` shards, of `buffers_max` buffers of `batch_bytes` bytes each. The
+    /// buffers are made when they are first needed.
+    pub fn new(shard_count: u16, buffers_max: usize, batch_bytes: usize) -> Outbox {
+        assert!(batch_bytes >= batch::RECORD_BYTES_MAX, "a batch holds at least one record");
+        let lanes = (0..shard_count).map(|_| Lane::default()).collect();
+        Outbox { lanes, batch_bytes, buffers_max }
+    }
+
+    /// Adds a point to the open batch of its owner.
+    pub fn push(&mut self, owner: ShardId, name: &[u8], point: Point) {
+        let lane = &mut self.lanes[owner.index()];
+        let open = lane.open.get_or_insert_with(|| {
+            lane.free.pop().unwrap_or_else(|| {
+                lane.buffers += 1;
+                Vec::with_capacity(self.batch_bytes)
+            })
+        });
+        batch::push(open, name, point);
+        if open.len() + batch::RECORD_BYTES_MAX > self.batch_bytes {
+            lane.ready.extend(lane.open.take());
+        }
+    }
+
+    /// A batch to send to this shard: a full one, or the open one if `also_open`.
+    pub fn pop(&mut self, owner: ShardId, also_open: bool) -> Option<Vec<u8>> {
+        let lane = &mut self.lanes[owner.index()];
+        lane.ready.pop_front().or_else(|| if also_open { lane.open.take() } else { None })
+    }
+
+    /// Puts back a batch that did not fit into the link; it is the next to be popped.
+    pub fn unpop(&mut self, owner: ShardId, batch: Vec<u8>) {
+        self.lanes[owner.index()].ready.push_front(batch);
+    }
+
+    /// Takes back a buffer that the owner has emptied.
+    pub fn give_back(&mut self, owner: ShardId, mut buffer: Vec<u8>) {
+        let lane = &mut self.lanes[owner.index()];
+        if lane.buffers > self.buffers_max {
+            lane.buffers -= 1;
+            return;
+        }
+        buffer.clear();
+        lane.free.push(buffer);
+    }
+
+    /// Whether some shard's lane has no buffer left.
+    pub fn is_full(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.buffers - lane.free.len() >= self.buffers_max)
+    }
+
+    /// Whether some lane holds points that are not sent.
+    pub fn has_unsent(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.open.is_some() || !lane.ready.is_empty())
+    }
+
+    /// Whether every point has been sent and every buffer has come back, so that its owner has
+    /// accepted it.
+    pub fn is_settled(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.buffers == lane.free.len())
+    }
+
+    /// Memory of all buffers in bytes.
+    pub fn bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.buffers).sum::<usize>() * self.batch_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_stable_and_balanced() {
+        assert_eq!(owner(b"servers.web1.cpu.user", 1), ShardId(0));
+        let golden: Vec<u16> =
+            ["a", "a.b.c", "servers.web1.cpu.user"].map(|n| owner(n.as_bytes(), 64).0).to_vec();
+        assert_eq!(golden, [57, 18, 49]);
+        let mut counts = [0usize; 7];
+        for n in 0..70_000 {
+            counts[owner(format!("metric.{n}").as_bytes(), 7).index()] += 1;
+        }
+        assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_lane_is_full_without_free_buffers_and_overflows_for_one_read() {
+        let bytes = batch::RECORD_BYTES_MAX + 100;
+        let mut outbox = Outbox::new(2, 2, bytes);
+        let to = ShardId(1);
+        let point = Point { timestamp_s: 1, value: 1.0 };
+        let mut sent = 0;
+        while !outbox.is_full() {
+            outbox.push(to, b"name", point);
+            sent += 1;
+        }
+        for _ in 0..100 {
+            outbox.push(to, b"name", point);
+        }
+        assert!(outbox.has_unsent() && !outbox.is_settled());
+        let mut got = 0;
+        let mut buffers = Vec::new();
+        while let Some(batch) = outbox.pop(to, true) {
+            got += batch::records(&batch).count();
+            buffers.push(batch);
+        }
+        assert_eq!(got, sent + 100);
+        assert!(buffers.len() > 2 && outbox.is_full() && !outbox.has_unsent());
+        for buffer in buffers {
+            outbox.give_back(to, buffer);
+        }
+        assert!(outbox.is_settled() && !outbox.is_full());
+        assert_eq!(outbox.bytes(), 2 * bytes);
+    }
+}

@@ -1,0 +1,184 @@
+//! What a shard knows about each metric's file.
+//!
+//! A file is opened and validated once; then its geometry, inode and the base interval of each
+//! archive are remembered, so that an update needs no header read. The memory is checked against
+//! the inode at every update and against the header every ten minutes, because operators resize
+//! files and change their methods behind our back.
+
+use crate::cache::MetricId;
+use crate::limits::ARCHIVES_MAX;
+use crate::whisper::{Bases, Header};
+
+/// Archives whose base is remembered; files with more have the other bases read again.
+const BASES_KEPT: usize = 4;
+
+/// No base remembered; whisper cannot store this interval in a file with a step above 1 s, and a
+/// forgotten base only costs a read.
+const BASE_UNKNOWN: u32 = u32::MAX;
+
+/// A remembered header is read again after this many seconds.
+const RECHECK_S: u32 = 600;
+
+/// First and longest wait before a failed file is tried again, in seconds.
+const RETRY_S_MIN: u32 = 1;
+const RETRY_S_MAX: u32 = 300;
+
+/// The remembered part of an open file, handed to its next update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// Geometry, method and xFilesFactor.
+    pub header: Header,
+    /// The file's inode.
+    pub inode: u64,
+    /// Base interval of each archive.
+    pub bases: Bases,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum FileState {
+    /// Never looked at.
+    #[default]
+    Unseen,
+    /// Opened and valid.
+    Known { header: u16, checked_s: u32, inode: u64, bases: [u32; BASES_KEPT] },
+    /// There is none: it must be created.
+    Missing,
+    /// It could not be written.
+    Failing { attempts: u8, is_own_fault: bool, retry_s: u32 },
+}
+
+/// Whether a metric's file may be written now, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Open it; geometry is known or will be read.
+    Open,
+    /// Create it.
+    Create,
+    /// It failed lately; try later. Of a file that fails by its own fault only so many points
+    /// are kept.
+    Later { is_own_fault: bool },
+}
+
+/// Knowledge by metric, beside the cache's entries.
+#[derive(Debug, Default)]
+pub(crate) struct SeriesFiles {
+    states: Vec<FileState>,
+    /// Distinct headers; a tree has as many as it had schemas.
+    headers: Vec<Header>,
+    failing_count: u64,
+}
+
+impl SeriesFiles {
+    /// A metric got an entry.
+    pub(crate) fn begin(&mut self, metric: MetricId) {
+        if metric.index() >= self.states.len() {
+            self.states.resize(metric.index() + 1, FileState::Unseen);
+        }
+        self.set(metric, FileState::Unseen);
+    }
+
+    /// A metric lost its entry, or its file changed under us.
+    pub(crate) fn forget(&mut self, metric: MetricId) {
+        self.set(metric, FileState::Unseen);
+    }
+
+    /// Files that could not be written at their last try.
+    pub(crate) fn failing_count(&self) -> u64 {
+        self.failing_count
+    }
+
+    /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered.
+    pub(crate) fn readiness(
+        &self,
+        metric: MetricId,
+        elapsed_s: u32,
+        known: &mut Option<Known>,
+    ) -> Readiness {
+        match self.states[metric.index()] {
+            FileState::Unseen => Readiness::Open,
+            FileState::Missing => Readiness::Create,
+            FileState::Failing { retry_s, is_own_fault, .. } if elapsed_s < retry_s => {
+                Readiness::Later { is_own_fault }
+            }
+            FileState::Failing { .. } => Readiness::Open,
+            FileState::Known { checked_s, .. } if elapsed_s >= checked_s + RECHECK_S => {
+                Readiness::Open
+            }
+            FileState::Known { header, inode, bases, .. } => {
+                let mut remembered = Bases::UNKNOWN;
+                for (archive, &base) in bases.iter().enumerate() {
+                    if base != BASE_UNKNOWN {
+                        remembered.set(archive, Some(base));
+                    }
+                }
+                let header = self.headers[usize::from(header)].clone();
+                *known = Some(Known { header, inode, bases: remembered });
+                Readiness::Open
+            }
+        }
+    }
+
+    /// The file was written; `checked` says that its header was read in doing so.
+    pub(crate) fn written(&mut self, metric: MetricId, now: &Known, checked: bool, elapsed_s: u32) {
+        let Some(header) = self.intern(&now.header) else {
+            return self.set(metric, FileState::Unseen);
+        };
+        let checked_s = match self.states[metric.index()] {
+            FileState::Known { checked_s, .. } if !checked => checked_s,
+            _ => elapsed_s,
+        };
+        let mut bases = [BASE_UNKNOWN; BASES_KEPT];
+        for (archive, base) in bases.iter_mut().enumerate().take(ARCHIVES_MAX) {
+            *base = now.bases.get(archive).unwrap_or(BASE_UNKNOWN);
+        }
+        self.set(metric, FileState::Known { header, checked_s, inode: now.inode, bases });
+    }
+
+    /// There is no such file.
+    pub(crate) fn missing(&mut self, metric: MetricId) {
+        self.set(metric, FileState::Missing);
+    }
+
+    /// The file could not be written. Returns true at the first failure in a row.
+    pub(crate) fn failed(&mut self, metric: MetricId, is_own_fault: bool, elapsed_s: u32) -> bool {
+        let attempts = match self.states[metric.index()] {
+            FileState::Failing { attempts, .. } => attempts.saturating_add(1),
+            _ => 0,
+        };
+        let wait_s = RETRY_S_MIN.checked_shl(u32::from(attempts)).map_or(RETRY_S_MAX, |wait_s| {
+            if wait_s == 0 { RETRY_S_MAX } else { wait_s.min(RETRY_S_MAX) }
+        });
+        let retry_s = elapsed_s + wait_s;
+        self.set(metric, FileState::Failing { attempts, is_own_fault, retry_s });
+        attempts == 0
+    }
+
+    /// Every failed file may be tried again at once.
+    pub(crate) fn retry_all(&mut self) {
+        if self.failing_count == 0 {
+            return;
+        }
+        for state in &mut self.states {
+            if let FileState::Failing { retry_s, .. } = state {
+                *retry_s = 0;
+            }
+        }
+    }
+
+    fn set(&mut self, metric: MetricId, state: FileState) {
+        let place = &mut self.states[metric.index()];
+        let was = u64::from(matches!(place, FileState::Failing { .. }));
+        let is = u64::from(matches!(state, FileState::Failing { .. }));
+        *place = state;
+        self.failing_count = self.failing_count + is - was;
+    }
+
+    /// The header's number; `None` in a tree with more than 65,535 different headers.
+    fn intern(&mut self, header: &Header) -> Option<u16> {
+        let place = self.headers.iter().position(|known| known == header).unwrap_or_else(|| {
+            self.headers.push(header.clone());
+            self.headers.len() - 1
+        });
+        u16::try_from(place).ok()
+    }
+}

@@ -1,0 +1,287 @@
+//! What the tasks of one core share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use rtrb::Consumer;
+
+use crate::limits::READ_BYTES;
+use crate::schema::Rules;
+use crate::shard::Shard;
+use crate::shard::query::{Answer, Question, Ticket};
+use crate::shard::route::ShardId;
+use crate::stats::{Counters, Gauges};
+use crate::sys::clock;
+use crate::sys::doorbell::{Doorbell, Listening};
+use crate::sys::mesh::Peer;
+use crate::sys::socket::{self, Stream, end_reading};
+use crate::tasks::event::Event;
+use crate::tasks::writer::Errand;
+use crate::wire::pickle::PickleDecoder;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speech {
+    /// Plaintext lines.
+    Lines,
+    /// Pickled batches.
+    Pickles,
+    /// Questions to the cache.
+    Carbonlink,
+}
+
+/// How connections of one kind are treated.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionOptions {
+    /// Connections open at a time on one core; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// A connection on which nothing comes for so long is closed; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// A message must be complete so long after its first byte.
+    pub message_timeout: Duration,
+    /// Longest message in bytes.
+    pub message_bytes_max: usize,
+}
+
+/// Orders of the main thread.
+#[derive(Debug)]
+pub enum Order {
+    /// Use these rules for new files from now on.
+    Rules(Arc<Rules>),
+    /// Receive no more; report [`Report::Quiet`] when everything received is with its owner.
+    StopReceiving,
+    /// Write everything out; report [`Report::Drained`].
+    Drain,
+}
+
+/// What a core tells the main thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The core receives.
+    Ready,
+    /// The core receives no more, and what it received is with its owners.
+    Quiet,
+    /// So many points of this shard are still to be written.
+    Draining(ShardId, u64),
+    /// Everything is written but so many points; all that the core has counted.
+    Drained(u64, Box<Counters>),
+    /// Not from a core: the process got this signal.
+    Signal(i32),
+}
+
+/// How far a core is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum Stage {
+    /// Receiving.
+    Running,
+    /// Receiving no more.
+    Stopping,
+    /// Writing everything out.
+    Draining,
+}
+
+/// The state that all tasks of a core share. Borrowed for one call at a time, never over an await.
+pub struct Core {
+    /// The shard.
+    pub shard: RefCell<Shard>,
+    /// Links to the other cores, by their number.
+    pub peers: RefCell<Vec<Option<Peer<Question, Answer>>>>,
+    /// What wakes this core.
+    pub listening: Listening,
+    /// This core's own doorbell.
+    pub own_bell: Doorbell,
+    /// Orders of the main thread.
+    pub orders: RefCell<Consumer<Order>>,
+    /// Where reports to the main thread go.
+    pub reports: Sender<Report>,
+    /// Where all connections read into.
+    pub read_buffer: RefCell<Vec<u8>>,
+    /// Decodes messages that fit into the read buffer.
+    pub decoder: RefCell<PickleDecoder>,
+    /// Room may have come up in the cache or a link.
+    pub room: Event,
+    /// There are points for other cores.
+    pub outgoing: Event,
+    /// An answer has come, or a question may be asked.
+    pub answered: Event,
+    /// A connection has ended, or the stage has changed.
+    pub changed: Event,
+    /// A batch has come back from the writer, or there is a reason to flush now.
+    pub flushable: Event,
+    /// Small things for the writer to do beside its batches.
+    pub errands: RefCell<VecDeque<Errand>>,
+    /// How far this core is on its way down.
+    pub stage: Cell<Stage>,
+    /// The UDP socket's descriptor, for its drop counter.
+    pub datagrams: Cell<Option<RawFd>>,
+    next_ticket: Cell<u64>,
+    answers: RefCell<HashMap<Ticket, Option<Answer>>>,
+    open: RefCell<HashMap<u64, RawFd>>,
+    connections: [Cell<u64>; 3],
+}
+
+/// The parts a core is made of.
+pub struct CoreParts {
+    /// The shard.
+    pub shard: Shard,
+    /// Links to the other cores.
+    pub peers: Vec<Option<Peer<Question, Answer>>>,
+    /// What wakes this core.
+    pub listening: Listening,
+    /// This core's own doorbell.
+    pub own_bell: Doorbell,
+    /// Orders of the main thread.
+    pub orders: Consumer<Order>,
+    /// Where reports to the main thread go.
+    pub reports: Sender<Report>,
+}
+
+impl Core {
+    /// Assembles a core.
+    pub fn new(parts: CoreParts) -> Core {
+        Core {
+            shard: RefCell::new(parts.shard),
+            peers: RefCell::new(parts.peers),
+            listening: parts.listening,
+            own_bell: parts.own_bell,
+            orders: RefCell::new(parts.orders),
+            reports: parts.reports,
+            read_buffer: RefCell::new(vec![0; READ_BYTES]),
+            decoder: RefCell::new(PickleDecoder::new()),
+            room: Event::default(),
+            outgoing: Event::default(),
+            answered: Event::default(),
+            changed: Event::default(),
+            flushable: Event::default(),
+            errands: RefCell::new(VecDeque::new()),
+            stage: Cell::new(Stage::Running),
+            datagrams: Cell::new(None),
+            next_ticket: Cell::new(0),
+            answers: RefCell::new(HashMap::new()),
+            open: RefCell::new(HashMap::new()),
+            connections: Default::default(),
+        }
+    }
+
+    /// Waits until the shard and the links take more points. Returns how long it waited.
+    pub async fn wait_for_room(&self) -> Duration {
+        if !self.shard.borrow_mut().must_wait() {
+            return Duration::ZERO;
+        }
+        let since = Instant::now();
+        self.shard.borrow_mut().counters.stalls += 1;
+        self.flushable.notify();
+        self.room.until(|| !self.shard.borrow_mut().must_wait()).await;
+        since.elapsed()
+    }
+
+    /// Tells the shard the time and lends it for one call.
+    pub fn with_shard<T>(&self, call: impl FnOnce(&mut Shard) -> T) -> T {
+        let mut shard = self.shard.borrow_mut();
+        shard.set_time(clock::now_s());
+        call(&mut shard)
+    }
+
+    /// A ticket whose answer can be waited for with [`Core::answer_to`].
+    pub fn new_ticket(&self) -> Ticket {
+        let ticket = Ticket(self.next_ticket.get());
+        self.next_ticket.set(ticket.0 + 1);
+        self.answers.borrow_mut().insert(ticket, None);
+        ticket
+    }
+
+    /// Keeps an answer for the task that waits for it.
+    pub fn keep_answer(&self, answer: Answer) {
+        let waited_for = self.answers.borrow_mut().insert(answer.ticket(), Some(answer)).is_some();
+        assert!(waited_for, "an answer came to a question that was not asked");
+        self.answered.notify();
+    }
+
+    /// Waits for the answer to a ticket.
+    pub async fn answer_to(&self, ticket: Ticket) -> Answer {
+        let mut answer = None;
+        self.answered
+            .until(|| {
+                answer = self.answers.borrow_mut().get_mut(&ticket).and_then(Option::take);
+                answer.is_some()
+            })
+            .await;
+        self.answers.borrow_mut().remove(&ticket);
+        self.answered.notify();
+        answer.expect("waited until there was one")
+    }
+
+    /// Questions asked and not answered yet.
+    pub fn open_questions(&self) -> usize {
+        self.answers.borrow().len()
+    }
+
+    /// Counts a connection in for as long as the returned guard lives.
+    pub fn register<'a>(&'a self, stream: &Stream, speech: Speech) -> Registration<'a> {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        self.open.borrow_mut().insert(ticket, stream.descriptor());
+        let count = &self.connections[speech as usize];
+        count.set(count.get() + 1);
+        if self.stage.get() != Stage::Running {
+            end_reading(stream.descriptor());
+        }
+        Registration { core: self, ticket, speech }
+    }
+
+    /// Open connections that speak this.
+    pub fn connections_of(&self, speech: Speech) -> usize {
+        usize::try_from(self.connections[speech as usize].get()).unwrap_or(usize::MAX)
+    }
+
+    /// Open connections of all kinds.
+    pub fn connection_count(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Lets every connection read what the kernel holds and then see its end.
+    pub fn end_connections(&self) {
+        for &descriptor in self.open.borrow().values() {
+            end_reading(descriptor);
+        }
+    }
+
+    /// Counters and gauges of this core.
+    pub fn stats(&self) -> (Counters, Gauges) {
+        let shard = self.shard.borrow();
+        let mut gauges = shard.gauges();
+        for (gauge, count) in gauges.connections.iter_mut().zip(&self.connections) {
+            *gauge = count.get();
+        }
+        let mut counters = shard.counters;
+        if let Some(descriptor) = self.datagrams.get() {
+            counters.kernel_drops = socket::kernel_drops(descriptor);
+        }
+        (counters, gauges)
+    }
+
+    /// Tells the main thread something; it may be gone already.
+    pub fn report(&self, report: Report) {
+        let _ = self.reports.send(report);
+    }
+}
+
+/// A connection is counted and can be ended while this lives.
+pub struct Registration<'a> {
+    core: &'a Core,
+    ticket: u64,
+    speech: Speech,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.core.open.borrow_mut().remove(&self.ticket);
+        let count = &self.core.connections[self.speech as usize];
+        count.set(count.get() - 1);
+        self.core.changed.notify();
+    }
+}

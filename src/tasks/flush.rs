@@ -1,0 +1,258 @@
+//! Keeping the writer busy: sweeps over the cache, in batches of files.
+//!
+//! A sweep begins when the last one has ended and the interval has passed, or at once when the
+//! cache is full or the node drains. At most [`FLUSH_BATCHES`] batches are with the writer; their
+//! buffers go round, so a sweep over known files allocates nothing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, Producer};
+
+use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
+use crate::shard::flush::{FlushJob, FlushNews, NextJob};
+use crate::shard::query::Answer;
+use crate::stats::DropReason;
+use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
+use crate::tasks::core::{Core, Report, Stage};
+use crate::tasks::exchange;
+use crate::tasks::writer::WriteBatch;
+
+/// Longest sleep for the limit on updates, so that a drain is noticed.
+const THROTTLE_SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// Sweeps without any success before a drain gives up on what is left.
+const DRAIN_ATTEMPTS: u32 = 3;
+
+/// One line per cause and this interval.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Causes remembered for that; beyond it the table starts anew.
+const LOG_CAUSES_MAX: usize = 256;
+
+/// This core's end of its writer thread.
+pub struct Writer {
+    to: RefCell<Producer<WriteBatch>>,
+    from: RefCell<Consumer<WriteBatch>>,
+    thread: std::thread::Thread,
+    idle: RefCell<Vec<WriteBatch>>,
+    log: RefCell<LogLimit>,
+    sent_jobs: Cell<u64>,
+}
+
+impl Writer {
+    /// Connects to a writer thread. Both rings have [`FLUSH_BATCHES`] places.
+    pub fn new(
+        to: Producer<WriteBatch>,
+        from: Consumer<WriteBatch>,
+        thread: std::thread::Thread,
+    ) -> Writer {
+        let idle = (0..FLUSH_BATCHES).map(|_| WriteBatch::empty()).collect();
+        Writer {
+            to: RefCell::new(to),
+            from: RefCell::new(from),
+            thread,
+            idle: RefCell::new(idle),
+            log: RefCell::new(LogLimit::default()),
+            sent_jobs: Cell::new(0),
+        }
+    }
+
+    /// Whether no batch is with the writer.
+    pub fn is_idle(&self) -> bool {
+        self.idle.borrow().len() == FLUSH_BATCHES
+    }
+
+    /// Whether a finished batch waits to be collected.
+    pub fn has_finished(&self) -> bool {
+        !self.from.borrow().is_empty()
+    }
+
+    /// Takes what the writer has finished; says whether there was anything. Called by the
+    /// exchange task, which the writer's doorbell wakes.
+    pub fn collect(&self, core: &Core) -> bool {
+        let mut found = false;
+        while let Ok(mut batch) = self.from.borrow_mut().pop() {
+            found = true;
+            self.finish(core, &mut batch);
+            self.idle.borrow_mut().push(batch);
+        }
+        self.send_errands(core);
+        if found && core.stage.get() == Stage::Draining {
+            let shard = core.shard.borrow();
+            core.report(Report::Draining(shard.id(), shard.unwritten_count()));
+        }
+        if found {
+            core.flushable.notify();
+        }
+        found
+    }
+
+    /// Hands waiting errands to the writer, if a batch is idle.
+    fn send_errands(&self, core: &Core) {
+        if core.errands.borrow().is_empty() {
+            return;
+        }
+        let Some(mut batch) = self.idle.borrow_mut().pop() else { return };
+        batch.errands.extend(core.errands.borrow_mut().drain(..));
+        self.send(batch);
+    }
+
+    fn send(&self, batch: WriteBatch) {
+        self.sent_jobs.set(self.sent_jobs.get() + batch.used as u64);
+        self.to.borrow_mut().push(batch).expect("as many places as batches");
+        self.thread.unpark();
+    }
+
+    fn finish(&self, core: &Core, batch: &mut WriteBatch) {
+        let now = Instant::now();
+        core.with_shard(|shard| {
+            shard.counters.update_micros += batch.micros;
+            for job in &mut batch.jobs[..batch.used] {
+                if let Some(news) = shard.complete(job, now) {
+                    self.log.borrow_mut().tell(news, now);
+                }
+            }
+        });
+        batch.used = 0;
+        for errand in batch.errands.drain(..) {
+            let result = errand.result.expect("an errand comes back with a result");
+            if errand.change.is_some() {
+                core.shard.borrow_mut().header_changed(&errand.name);
+            }
+            exchange::reply(core, errand.asker, Answer::Metadata(errand.ticket, result));
+        }
+    }
+}
+
+/// Starts writing: sweeps begin at most once in `interval`.
+pub fn start(core: &Rc<Core>, writer: &Rc<Writer>, interval: Duration) -> Task<()> {
+    let is_due = Rc::new(Cell::new(false));
+    start_ticking(core, &is_due, interval);
+    let (core, writer) = (Rc::clone(core), Rc::clone(writer));
+    spawn(async move {
+        let mut sent_last = true;
+        while core.stage.get() != Stage::Draining {
+            let can_go_on = |core: &Core| {
+                let mut shard = core.shard.borrow_mut();
+                sent_last && (shard.is_full() || shard.can_create(Instant::now()))
+            };
+            core.flushable
+                .until(|| is_due.get() || core.stage.get() == Stage::Draining || can_go_on(&core))
+                .await;
+            is_due.set(false);
+            sent_last = sweep(&core, &writer).await > 0;
+        }
+        drain(&core, &writer).await;
+    })
+}
+
+/// Says every interval that a sweep is due.
+fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
+    let (core, is_due) = (Rc::clone(core), Rc::clone(is_due));
+    let ticking = async move {
+        loop {
+            sleep(interval).await;
+            is_due.set(true);
+            core.flushable.notify();
+        }
+    };
+    spawn(ticking).detach();
+}
+
+/// Writes every metric that waits, once. Returns how many files were handed to the writer.
+async fn sweep(core: &Core, writer: &Writer) -> u64 {
+    let before = writer.sent_jobs.get();
+    core.with_shard(|shard| shard.begin_sweep());
+    core.room.notify();
+    loop {
+        core.flushable.until(|| !writer.idle.borrow().is_empty()).await;
+        let mut batch = writer.idle.borrow_mut().pop().expect("waited until one was idle");
+        let next = fill(core, &mut batch).await;
+        if batch.used > 0 {
+            writer.send(batch);
+        } else {
+            writer.idle.borrow_mut().push(batch);
+        }
+        match next {
+            NextJob::SweepOver => return writer.sent_jobs.get() - before,
+            NextJob::Wait(time) => sleep(time.min(THROTTLE_SLEEP_MAX)).await,
+            NextJob::Ready | NextJob::Busy => yield_if_needed().await,
+        }
+    }
+}
+
+/// Fills a batch; says why it stopped.
+async fn fill(core: &Core, batch: &mut WriteBatch) -> NextJob {
+    while batch.used < FLUSH_BATCH {
+        if batch.jobs.len() == batch.used {
+            batch.jobs.push(FlushJob::empty());
+        }
+        let job = &mut batch.jobs[batch.used];
+        let next = core.with_shard(|shard| shard.next_flush(Instant::now(), job));
+        match next {
+            NextJob::Ready => batch.used += 1,
+            NextJob::Busy => yield_if_needed().await,
+            NextJob::Wait(_) | NextJob::SweepOver => return next,
+        }
+    }
+    NextJob::Ready
+}
+
+/// Writes everything out, whatever the limits, and reports how much could not be written.
+async fn drain(core: &Core, writer: &Writer) {
+    let mut fruitless = 0;
+    while fruitless < DRAIN_ATTEMPTS {
+        core.with_shard(|shard| shard.hurry());
+        let before = core.shard.borrow().unwritten_count();
+        sweep(core, writer).await;
+        core.flushable.until(|| writer.is_idle()).await;
+        let left = core.shard.borrow().unwritten_count();
+        if left == 0 {
+            break;
+        }
+        // A metric found without its file takes a second round to be created.
+        let creating = core.shard.borrow().has_creations();
+        if left == before && !creating {
+            fruitless += 1;
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+    let left = core.with_shard(|shard| {
+        let left = shard.unwritten_count();
+        shard.counters.drop_points(DropReason::Stopped, left);
+        left
+    });
+    core.report(Report::Drained(left, Box::new(core.stats().0)));
+}
+
+/// One line per cause and second; how many were held back is said with the next one.
+#[derive(Debug, Default)]
+struct LogLimit {
+    causes: HashMap<String, (Instant, u64)>,
+}
+
+impl LogLimit {
+    fn tell(&mut self, news: FlushNews, now: Instant) {
+        let (cause, text) = match news {
+            FlushNews::SetAside(text) => ("set aside".to_owned(), text),
+            FlushNews::Failing { cause, text } => (cause, text),
+        };
+        if self.causes.len() >= LOG_CAUSES_MAX {
+            self.causes.clear();
+        }
+        match self.causes.get_mut(&cause) {
+            Some((last, held_back)) if now.duration_since(*last) < LOG_INTERVAL => *held_back += 1,
+            Some((last, held_back)) => {
+                log::warn!("{text} also_held_back={held_back}");
+                (*last, *held_back) = (now, 0);
+            }
+            None => {
+                log::warn!("{text}");
+                self.causes.insert(cause, (now, 0));
+            }
+        }
+    }
+}

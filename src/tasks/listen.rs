@@ -1,0 +1,50 @@
+//! Accepting connections: one task a listener.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::sys::executor::{Task, sleep, spawn};
+use crate::sys::socket::{Listener, Stream};
+use crate::tasks::core::{ConnectionOptions, Core, Speech, Stage};
+use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
+
+/// Pause after an accept that failed, mostly for want of descriptors: others may be closed
+/// meanwhile, and an accept loop without a pause takes a whole core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts accepting connections that speak `speech`.
+pub fn start(
+    core: &Rc<Core>,
+    listener: Listener,
+    speech: Speech,
+    options: ConnectionOptions,
+) -> Task<()> {
+    let core = Rc::clone(core);
+    spawn(async move {
+        while core.stage.get() == Stage::Running {
+            core.changed.until(|| core.connections_of(speech) < options.connections_max).await;
+            match listener.accept().await {
+                Ok(stream) => serve(&core, stream, speech, options),
+                Err(error) => {
+                    core.shard.borrow_mut().counters.accept_errors += 1;
+                    log::debug!("accept failed speech={speech:?} error={error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+fn serve(core: &Rc<Core>, stream: Stream, speech: Speech, options: ConnectionOptions) {
+    let core = Rc::clone(core);
+    let connection = async move {
+        let registration = core.register(&stream, speech);
+        match speech {
+            Speech::Lines => receive_tcp::receive(&core, stream, options).await,
+            Speech::Pickles => receive_pickle::receive(&core, stream, options).await,
+            Speech::Carbonlink => carbonlink::answer(&core, stream, options).await,
+        }
+        drop(registration);
+    };
+    spawn(connection).detach();
+}

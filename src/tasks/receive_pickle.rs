@@ -1,0 +1,229 @@
+//! Pickled batches over TCP.
+//!
+//! A message that lies whole in the core's read buffer is decoded there. Only the beginning of a
+//! message whose end has not come is kept with its connection; its memory is part of the budget.
+
+use crate::shard::Shard;
+use crate::stats::{DropReason, Receiver};
+use crate::sys::executor::yield_if_needed;
+use crate::sys::socket::Stream;
+use crate::tasks::core::{ConnectionOptions, Core};
+use crate::tasks::receive_tcp::Patience;
+use crate::wire::pickle::{HEADER_BYTES, ItemError, PickleDecoder, Points, frame_bytes};
+
+/// Points of a large message taken before other tasks have their turn and room is looked for.
+const SLICE_POINTS: usize = 512;
+
+/// Receives messages until the connection ends.
+pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions) {
+    let mut carry = Carry::default();
+    let mut patience = Patience::new(options);
+    loop {
+        let stalled = core.wait_for_room().await;
+        match stream.read_into(&core.read_buffer, patience.timeout(stalled)).await {
+            Ok(0) => break,
+            Ok(count) => {
+                let carried = carry.bytes.len();
+                if take_messages(core, &mut carry, count, options).is_err() {
+                    break;
+                }
+                if carry.is_complete() {
+                    take_large(core, &mut carry).await;
+                }
+                patience.unfinished(!carry.bytes.is_empty(), carry.bytes.len() <= count);
+                core.with_shard(|shard| shard.account_connection(carried, carry.bytes.len()));
+                if core.shard.borrow_mut().outbox().has_unsent() {
+                    core.outgoing.notify();
+                }
+            }
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    core.shard.borrow_mut().counters.timeouts += 1;
+                }
+                break;
+            }
+        }
+        yield_if_needed().await;
+    }
+    core.with_shard(|shard| shard.account_connection(carry.bytes.len(), 0));
+}
+
+/// The beginning of a message, with its header.
+#[derive(Debug, Default)]
+pub(crate) struct Carry {
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A message is longer than allowed: its connection is to be closed.
+#[derive(Debug)]
+pub(crate) struct MessageTooLong;
+
+impl Carry {
+    /// Takes from `input` what is missing of the message; the rest of `input` stays.
+    pub(crate) fn fill(
+        &mut self,
+        input: &mut &[u8],
+        bytes_max: usize,
+    ) -> Result<(), MessageTooLong> {
+        while !input.is_empty() {
+            let missing = self.missing();
+            if missing == 0 {
+                return Ok(());
+            }
+            let (now, later) = input.split_at(missing.min(input.len()));
+            // Memory is taken for what has come, not for what a header promises.
+            if self.bytes.len() + now.len() >= missing / 4 {
+                self.bytes.reserve_exact(missing);
+            }
+            self.bytes.extend_from_slice(now);
+            *input = later;
+            check_length(&self.bytes, bytes_max)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a whole message is here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.bytes.len() >= HEADER_BYTES && self.missing() == 0
+    }
+
+    /// The message without its header.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
+    fn missing(&self) -> usize {
+        match message_bytes(&self.bytes) {
+            Some(bytes) => bytes - self.bytes.len(),
+            None => HEADER_BYTES - self.bytes.len(),
+        }
+    }
+}
+
+/// Length of the message that begins here, with its header; `None` before the header is whole.
+pub(crate) fn message_bytes(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    Some(HEADER_BYTES + usize::try_from(frame_bytes(*header)).expect("usize has 64 bits"))
+}
+
+pub(crate) fn check_length(bytes: &[u8], bytes_max: usize) -> Result<(), MessageTooLong> {
+    match message_bytes(bytes) {
+        Some(bytes) if bytes - HEADER_BYTES > bytes_max => Err(MessageTooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Takes all messages of the read buffer; stops early when `carry` holds a whole one, and then
+/// leaves the rest of the read buffer behind it in `carry` too.
+fn take_messages(
+    core: &Core,
+    carry: &mut Carry,
+    count: usize,
+    options: ConnectionOptions,
+) -> Result<(), MessageTooLong> {
+    let buffer = core.read_buffer.borrow();
+    let mut input = &buffer[..count];
+    let result = core.with_shard(|shard| {
+        let mut decoder = core.decoder.borrow_mut();
+        if !carry.bytes.is_empty() {
+            carry.fill(&mut input, options.message_bytes_max)?;
+            if !carry.is_complete() {
+                return Ok(());
+            }
+            if !is_large(carry) {
+                take_message(shard, &mut decoder, carry.body());
+                *carry = Carry::default();
+            }
+        }
+        if carry.is_complete() {
+            carry.bytes.extend_from_slice(input);
+            return Ok(());
+        }
+        take_whole(shard, &mut decoder, carry, &mut input, options.message_bytes_max)
+    });
+    if result.is_err() {
+        core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
+    }
+    result
+}
+
+/// Takes the messages that lie whole in `input`, and carries the beginning of the next one.
+fn take_whole(
+    shard: &mut Shard,
+    decoder: &mut PickleDecoder,
+    carry: &mut Carry,
+    input: &mut &[u8],
+    bytes_max: usize,
+) -> Result<(), MessageTooLong> {
+    loop {
+        check_length(input, bytes_max)?;
+        match message_bytes(input) {
+            Some(bytes) if bytes <= input.len() => {
+                let (message, rest) = input.split_at(bytes);
+                take_message(shard, decoder, &message[HEADER_BYTES..]);
+                *input = rest;
+            }
+            _ => return carry.fill(input, bytes_max),
+        }
+    }
+}
+
+/// Messages beyond this are taken in slices.
+fn is_large(carry: &Carry) -> bool {
+    carry.bytes.len() > crate::limits::READ_BYTES
+}
+
+fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
+    if body.is_empty() {
+        return;
+    }
+    match decoder.points(body) {
+        Ok(mut points) => while take_point(shard, &mut points) {},
+        Err(_) => shard.refuse(Receiver::Pickle, DropReason::PickleMessage),
+    }
+}
+
+/// Takes one point; false at the end.
+fn take_point(shard: &mut Shard, points: &mut Points<'_>) -> bool {
+    match points.next() {
+        None => return false,
+        Some(Ok(item)) => shard.ingest(Receiver::Pickle, item.name, item.timestamp, item.value),
+        Some(Err(error)) => shard.refuse(Receiver::Pickle, reason_of(error)),
+    }
+    true
+}
+
+fn reason_of(error: ItemError) -> DropReason {
+    match error {
+        ItemError::Timestamp => DropReason::BadTimestamp,
+        ItemError::Value => DropReason::BadValue,
+        ItemError::Shape | ItemError::Name | ItemError::Repeated => DropReason::PickleItem,
+    }
+}
+
+/// Takes a message larger than the read buffer in slices, waiting for room between them. What
+/// came behind it on the connection is left in `carry`.
+async fn take_large(core: &Core, carry: &mut Carry) {
+    let end = message_bytes(&carry.bytes).expect("a complete message has a header");
+    let rest = carry.bytes.split_off(end);
+    let mut decoder = PickleDecoder::new();
+    let body = &carry.bytes[HEADER_BYTES..];
+    match decoder.points(body) {
+        Err(_) => {
+            core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
+        }
+        Ok(mut points) => loop {
+            let more =
+                core.with_shard(|shard| (0..SLICE_POINTS).all(|_| take_point(shard, &mut points)));
+            if core.shard.borrow_mut().outbox().has_unsent() {
+                core.outgoing.notify();
+            }
+            if !more {
+                break;
+            }
+            core.wait_for_room().await;
+            yield_if_needed().await;
+        },
+    }
+    carry.bytes = rest;
+}

@@ -1,0 +1,147 @@
+//! Lines over TCP.
+//!
+//! A connection holds no buffer of its own while it is between lines: it reads into the core's
+//! shared buffer, and keeps only the beginning of a line whose end has not come.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::LINE_BYTES_MAX;
+use crate::shard::Shard;
+use crate::stats::{DropReason, Receiver};
+use crate::sys::executor::yield_if_needed;
+use crate::sys::socket::Stream;
+use crate::tasks::core::{ConnectionOptions, Core};
+use crate::wire::line::{LineError, Lines, parse};
+
+/// The time a connection may still take for what it is waiting for.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    options: ConnectionOptions,
+    /// When the first byte of the unfinished message came.
+    message_since: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn new(options: ConnectionOptions) -> Patience {
+        Patience { options, message_since: None }
+    }
+
+    /// How long to wait for the next bytes, after `stalled` time in which we did not read.
+    pub(crate) fn timeout(&mut self, stalled: Duration) -> Option<Duration> {
+        let Some(since) = &mut self.message_since else { return self.options.idle_timeout };
+        *since += stalled;
+        let left = self.options.message_timeout.saturating_sub(since.elapsed());
+        Some(left.max(Duration::from_millis(1)))
+    }
+
+    /// Whether an unfinished message is left over now; its first byte came with the last read if
+    /// `is_new`.
+    pub(crate) fn unfinished(&mut self, unfinished: bool, is_new: bool) {
+        if !unfinished {
+            self.message_since = None;
+        } else if is_new || self.message_since.is_none() {
+            self.message_since = Some(Instant::now());
+        }
+    }
+}
+
+/// Receives lines until the connection ends.
+pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions) {
+    let mut carry = Vec::new();
+    let mut patience = Patience::new(options);
+    loop {
+        let stalled = core.wait_for_room().await;
+        let timeout = patience.timeout(stalled);
+        match stream.read_into(&core.read_buffer, timeout).await {
+            Ok(0) => break,
+            Ok(count) => {
+                let carried = carry.len();
+                let taken = core.with_shard(|shard| {
+                    let buffer = core.read_buffer.borrow();
+                    let taken = take_lines(shard, &mut carry, &buffer[..count]);
+                    shard.account_connection(carried, carry.len());
+                    taken
+                });
+                if taken.is_err() {
+                    break;
+                }
+                patience.unfinished(!carry.is_empty(), carry.len() <= count);
+                if core.shard.borrow_mut().outbox().has_unsent() {
+                    core.outgoing.notify();
+                }
+            }
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::TimedOut {
+                    core.shard.borrow_mut().counters.timeouts += 1;
+                }
+                break;
+            }
+        }
+        yield_if_needed().await;
+    }
+    core.with_shard(|shard| {
+        if !carry.is_empty() {
+            shard.refuse(Receiver::Tcp, DropReason::LineUnfinished);
+        }
+        shard.account_connection(carry.len(), 0);
+    });
+}
+
+/// A line is longer than allowed: its connection is to be closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LineTooLong;
+
+/// Takes all complete lines of `carry` followed by `bytes`; the unfinished rest is left in
+/// `carry`.
+fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Result<(), LineTooLong> {
+    let mut bytes = bytes;
+    if !carry.is_empty() {
+        let end = memchr::memchr(b'\n', bytes);
+        carry.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+        let Some(end) = end else { return check_unfinished(shard, carry) };
+        take_line(shard, Receiver::Tcp, carry)?;
+        carry.clear();
+        carry.shrink_to(0);
+        bytes = &bytes[end + 1..];
+    }
+    let mut lines = Lines::new(bytes);
+    for line in &mut lines {
+        take_line(shard, Receiver::Tcp, line)?;
+    }
+    carry.extend_from_slice(&bytes[lines.consumed_bytes()..]);
+    check_unfinished(shard, carry)
+}
+
+fn check_unfinished(shard: &mut Shard, carry: &mut Vec<u8>) -> Result<(), LineTooLong> {
+    if carry.len() <= LINE_BYTES_MAX {
+        return Ok(());
+    }
+    carry.clear();
+    shard.refuse(Receiver::Tcp, DropReason::LineTooLong);
+    Err(LineTooLong)
+}
+
+fn take_line(shard: &mut Shard, receiver: Receiver, line: &[u8]) -> Result<(), LineTooLong> {
+    match parse(line) {
+        Ok(line) => shard.ingest(receiver, line.name, line.timestamp, line.value),
+        Err(LineError::TooLong) => {
+            shard.refuse(receiver, DropReason::LineTooLong);
+            return Err(LineTooLong);
+        }
+        Err(error) => refuse_line(shard, receiver, error),
+    }
+    Ok(())
+}
+
+/// Counts a bad line; an empty one is nothing.
+pub(crate) fn refuse_line(shard: &mut Shard, receiver: Receiver, error: LineError) {
+    let reason = match error {
+        LineError::Empty => return,
+        LineError::FieldCount => DropReason::LineFields,
+        LineError::BadValue => DropReason::BadValue,
+        LineError::BadTimestamp => DropReason::BadTimestamp,
+        LineError::TooLong => DropReason::LineTooLong,
+        LineError::CutShort => DropReason::DatagramCut,
+    };
+    shard.refuse(receiver, reason);
+}

@@ -1,0 +1,86 @@
+//! Lines in datagrams.
+//!
+//! Datagrams cannot be held back, so when the cache or a link is full their points are counted
+//! and dropped. What the kernel drops before that shows in the socket's own counter.
+
+use std::rc::Rc;
+
+use crate::shard::Shard;
+use crate::stats::{DropReason, Receiver};
+use crate::sys::executor::{Task, spawn, yield_if_needed};
+use crate::sys::socket::Stream;
+use crate::tasks::core::Core;
+use crate::tasks::receive_tcp::refuse_line;
+use crate::wire::line::{Lines, parse, parse_unterminated};
+
+/// Datagrams taken before other tasks have their turn.
+const BURST: usize = 32;
+
+/// Starts receiving datagrams. The task is cancelled at the stop, after which [`take_rest`] takes
+/// what the kernel still holds.
+pub fn start(core: &Rc<Core>, socket: Rc<std::cell::RefCell<Stream>>) -> Task<()> {
+    let core = Rc::clone(core);
+    core.datagrams.set(Some(socket.borrow().descriptor()));
+    spawn(async move {
+        loop {
+            let first = wait(&core, &socket).await;
+            let Ok(count) = first else { continue };
+            take(&core, count);
+            take_more(&core, &socket.borrow(), BURST);
+            if core.shard.borrow_mut().outbox().has_unsent() {
+                core.outgoing.notify();
+            }
+            yield_if_needed().await;
+        }
+    })
+}
+
+/// Takes the datagrams that the kernel still holds.
+pub fn take_rest(core: &Core, socket: &Stream) {
+    take_more(core, socket, usize::MAX);
+}
+
+#[expect(clippy::await_holding_refcell_ref, reason = "no other task borrows the socket meanwhile")]
+async fn wait(core: &Core, socket: &std::cell::RefCell<Stream>) -> std::io::Result<usize> {
+    socket.borrow_mut().read_into(&core.read_buffer, None).await
+}
+
+fn take_more(core: &Core, socket: &Stream, count_max: usize) {
+    for _ in 0..count_max {
+        let read = socket.try_read(&mut core.read_buffer.borrow_mut());
+        let Ok(Some(count)) = read else { return };
+        take(core, count);
+    }
+}
+
+fn take(core: &Core, count: usize) {
+    core.with_shard(|shard| {
+        let buffer = core.read_buffer.borrow();
+        let is_full = shard.must_wait();
+        take_datagram(shard, &buffer[..count], is_full);
+    });
+}
+
+/// The read buffer is larger than any datagram, so none is ever cut by us.
+fn take_datagram(shard: &mut Shard, datagram: &[u8], is_full: bool) {
+    let mut lines = Lines::new(datagram);
+    for line in &mut lines {
+        take_line(shard, parse(line), is_full);
+    }
+    let rest = &datagram[lines.consumed_bytes()..];
+    if !rest.is_empty() {
+        take_line(shard, parse_unterminated(rest, false), is_full);
+    }
+}
+
+fn take_line(
+    shard: &mut Shard,
+    line: Result<crate::wire::line::RawLine<'_>, crate::wire::line::LineError>,
+    is_full: bool,
+) {
+    match line {
+        Ok(_) if is_full => shard.refuse(Receiver::Udp, DropReason::CacheFull),
+        Ok(line) => shard.ingest(Receiver::Udp, line.name, line.timestamp, line.value),
+        Err(error) => refuse_line(shard, Receiver::Udp, error),
+    }
+}

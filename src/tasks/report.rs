@@ -1,0 +1,82 @@
+//! Publishing the node's statistics into its own ingest, on the first core.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::shard::query::{Answer, Question};
+use crate::shard::route::ShardId;
+use crate::stats::{Counters, Gauges, Receiver, Report, publish};
+use crate::sys::clock;
+use crate::sys::cpu;
+use crate::sys::executor::{Task, sleep, spawn};
+use crate::tasks::carbonlink::ask;
+use crate::tasks::core::{Core, Stage};
+
+/// How statistics are published.
+#[derive(Debug, Clone)]
+pub struct ReportOptions {
+    /// Prefix of all names, without the last dot.
+    pub prefix: String,
+    /// Time between two reports.
+    pub interval: Duration,
+    /// Number of shards.
+    pub shard_count: u16,
+    /// Updates allowed per second; 0 is no limit.
+    pub updates_per_s_max: u64,
+}
+
+/// Starts publishing every interval.
+pub fn start(core: &Rc<Core>, options: ReportOptions) -> Task<()> {
+    let core = Rc::clone(core);
+    spawn(async move {
+        let mut before = Counters::default();
+        let mut cpu_before = cpu::process_cpu_time();
+        let mut since = Instant::now();
+        while core.stage.get() == Stage::Running {
+            sleep(options.interval).await;
+            let (total, gauges) = gather(&core, options.shard_count).await;
+            let cpu_now = cpu::process_cpu_time();
+            let elapsed = since.elapsed().as_secs_f64().max(0.001);
+            let report = Report {
+                total,
+                delta: total.since(&before),
+                gauges,
+                cpu_percent: (cpu_now - cpu_before).as_secs_f64() / elapsed * 100.0,
+                resident_bytes: cpu::resident_bytes(),
+                shards: u64::from(options.shard_count),
+                updates_per_s_max: options.updates_per_s_max,
+            };
+            (before, cpu_before, since) = (total, cpu_now, Instant::now());
+            store(&core, &options.prefix, &report);
+        }
+    })
+}
+
+/// All shards' counters and gauges, asked for one after the other.
+async fn gather(core: &Core, shard_count: u16) -> (Counters, Gauges) {
+    let mut counters = Counters::default();
+    let mut gauges = Gauges::default();
+    for shard in 0..shard_count {
+        let ticket = ask(core, ShardId(shard), Question::Stats).await;
+        let Answer::Stats(_, stats) = core.answer_to(ticket).await else {
+            unreachable!("a question for statistics is answered with statistics")
+        };
+        counters.add(&stats.0);
+        gauges.add(&stats.1);
+    }
+    (counters, gauges)
+}
+
+fn store(core: &Core, prefix: &str, report: &Report) {
+    let now = f64::from(clock::now_s());
+    let mut name = String::new();
+    core.with_shard(|shard| {
+        publish(report, |suffix, value| {
+            name.clear();
+            write!(name, "{prefix}.{suffix}").expect("a String takes any text");
+            shard.ingest(Receiver::Own, name.as_bytes(), now, value);
+        });
+    });
+    core.outgoing.notify();
+}

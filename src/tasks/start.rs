@@ -1,0 +1,159 @@
+//! One core from its first task to its last.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, RingBuffer};
+use socket2::Socket;
+use std::sync::mpsc::Sender;
+
+use crate::limits::FLUSH_BATCHES;
+use crate::schema::Rules;
+use crate::shard::query::{Answer, Question};
+use crate::shard::{Shard, ShardOptions};
+use crate::sys::cpu::pin_thread;
+use crate::sys::doorbell::Doorbell;
+use crate::sys::executor::{Task, sleep};
+use crate::sys::mesh::Links;
+use crate::sys::socket::{Listener, Stream};
+use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
+use crate::tasks::flush::Writer;
+use crate::tasks::report::ReportOptions;
+use crate::tasks::writer::WriterOptions;
+use crate::tasks::{exchange, flush, listen, receive_udp, report, writer};
+
+/// Connections get so long, after receiving has ended, to read what the kernel holds for them.
+const LAST_READ_TIME: Duration = Duration::from_secs(2);
+
+/// Everything one core is started with.
+pub struct CorePlan {
+    /// The processor it is pinned to, with its writer.
+    pub processor: usize,
+    /// Its shard.
+    pub shard: ShardOptions,
+    /// Rules for new files.
+    pub rules: Arc<Rules>,
+    /// Its ends of all links.
+    pub links: Links<Question, Answer>,
+    /// Orders of the main thread.
+    pub orders: Consumer<Order>,
+    /// Where reports to the main thread go.
+    pub reports: Sender<Report>,
+    /// TCP listeners, and how their connections are treated.
+    pub listeners: Vec<(Socket, Speech, ConnectionOptions)>,
+    /// The UDP socket.
+    pub datagrams: Option<Socket>,
+    /// The data directory.
+    pub directory: PathBuf,
+    /// How files are treated; `None`: nothing is written.
+    pub writer: Option<WriterOptions>,
+    /// Least time between two sweeps.
+    pub flush_interval: Duration,
+    /// Publishes the node's statistics; on one core.
+    pub report: Option<ReportOptions>,
+}
+
+/// Runs one core to its end. To be called on its executor.
+pub async fn run(plan: CorePlan) {
+    let shard = Shard::new(plan.shard, plan.rules, Instant::now());
+    let bell = plan.links.own_bell.clone();
+    let core = Rc::new(Core::new(CoreParts {
+        shard,
+        peers: plan.links.peers,
+        listening: plan.links.ear.listen(),
+        own_bell: plan.links.own_bell,
+        orders: plan.orders,
+        reports: plan.reports,
+    }));
+    core.with_shard(|_| ());
+    let is_writing = plan.writer.is_some();
+    let writer = Rc::new(start_writer(plan.processor, plan.directory, plan.writer, bell));
+    let exchanging = exchange::start(&core, &writer);
+    let sending = exchange::start_sending(&core);
+    let flushing = is_writing.then(|| flush::start(&core, &writer, plan.flush_interval));
+    let reporting = plan.report.map(|options| report::start(&core, options));
+    let datagrams =
+        plan.datagrams.map(|socket| Rc::new(RefCell::new(Stream::adopt_datagrams(socket))));
+    let receiving = datagrams.as_ref().map(|socket| receive_udp::start(&core, Rc::clone(socket)));
+    let accepting: Vec<Task<()>> = plan
+        .listeners
+        .into_iter()
+        .map(|(socket, speech, options)| {
+            listen::start(&core, Listener::adopt(socket), speech, options)
+        })
+        .collect();
+    core.report(Report::Ready);
+
+    core.changed.until(|| core.stage.get() != Stage::Running).await;
+    for task in accepting.into_iter().chain(reporting).chain(receiving) {
+        task.cancel().await;
+    }
+    if let Some(socket) = &datagrams {
+        receive_udp::take_rest(&core, &socket.borrow());
+    }
+    end_connections(&core).await;
+    core.outgoing.notify();
+    core.changed.until(|| core.shard.borrow_mut().outbox().is_settled()).await;
+    core.report(Report::Quiet);
+
+    core.changed.until(|| core.stage.get() == Stage::Draining).await;
+    match flushing {
+        Some(task) => task.await,
+        None => {
+            let left = core.shard.borrow().unwritten_count();
+            core.report(Report::Drained(left, Box::new(core.stats().0)));
+        }
+    }
+    sending.cancel().await;
+    exchanging.cancel().await;
+}
+
+/// Lets connections read what has arrived and waits for their end.
+async fn end_connections(core: &Rc<Core>) {
+    core.end_connections();
+    let deadline = Rc::new(std::cell::Cell::new(false));
+    let timer = {
+        let (core, deadline) = (Rc::clone(core), Rc::clone(&deadline));
+        crate::sys::executor::spawn(async move {
+            sleep(LAST_READ_TIME).await;
+            deadline.set(true);
+            core.changed.notify();
+        })
+    };
+    core.changed.until(|| core.connection_count() == 0 || deadline.get()).await;
+    timer.cancel().await;
+    if core.connection_count() > 0 {
+        log::warn!("connections still open at the stop count={}", core.connection_count());
+    }
+}
+
+/// Starts the core's writer thread, or a stand-in that is never given anything.
+fn start_writer(
+    processor: usize,
+    directory: PathBuf,
+    options: Option<WriterOptions>,
+    bell: Doorbell,
+) -> Writer {
+    let (to, from_core) = RingBuffer::new(FLUSH_BATCHES);
+    let (to_core, from) = RingBuffer::new(FLUSH_BATCHES);
+    let options = options.unwrap_or(WriterOptions {
+        layout: crate::sys::files::Layout::Reserved,
+        flock: false,
+        follow_symlinks: false,
+    });
+    let thread = std::thread::Builder::new()
+        .name(format!("writer-{processor}"))
+        .spawn(move || {
+            if let Err(error) = pin_thread(processor) {
+                log::warn!("pin writer to processor failed processor={processor} error={error}");
+            }
+            if let Err(error) = writer::run(&directory, options, from_core, to_core, &bell) {
+                crate::fatal::die(crate::fatal::Fatal::Writer, &error.to_string());
+            }
+        })
+        .unwrap_or_else(|error| crate::fatal::die(crate::fatal::Fatal::Writer, &error.to_string()));
+    Writer::new(to, from, thread.thread().clone())
+}

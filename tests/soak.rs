@@ -1,0 +1,149 @@
+//! Full speed: every accepted point is found again, and the counters add up exactly.
+//!
+//! `cargo test` runs it for a few seconds; `SOAK_SECONDS=60 SOAK_METRICS=100000 cargo test
+//! --release --test soak` is the long form.
+
+mod support;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use carbyne::whisper::{HEADER_BYTES_MAX, Header};
+use support::{NodeOptions, NodeProcess, wait_for};
+
+const CONNECTIONS: usize = 4;
+
+/// Each metric's rounds go round over so many seconds; the last round of a second must be found.
+const SECONDS: usize = 1_200;
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn name_of(metric: usize) -> String {
+    format!("soak.group{:03}.host{:05}.cpu.usage.user_percent", metric % 100, metric)
+}
+
+/// Sends whole rounds over its share of the metrics; returns how many rounds.
+fn send(address: std::net::SocketAddr, share: Vec<String>, base_s: u32, until: Instant) -> usize {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    let mut rounds = 0;
+    let mut buffer = Vec::with_capacity(1 << 20);
+    while rounds == 0 || Instant::now() < until {
+        let timestamp_s = base_s as usize + rounds % SECONDS;
+        for name in &share {
+            writeln!(buffer, "{name} {rounds} {timestamp_s}").expect("a Vec takes any bytes");
+            if buffer.len() > (1 << 20) - 256 {
+                stream.write_all(&buffer).expect("send");
+                buffer.clear();
+            }
+        }
+        stream.write_all(&buffer).expect("send");
+        buffer.clear();
+        rounds += 1;
+    }
+    rounds
+}
+
+/// The last round at each second of the ring; `None` where there was none.
+fn expected(rounds: usize) -> Vec<Option<f64>> {
+    (0..SECONDS)
+        .map(|second| {
+            let last = (rounds + SECONDS - 1 - second) / SECONDS;
+            (last > 0).then(|| (second + (last - 1) * SECONDS) as f64)
+        })
+        .collect()
+}
+
+/// What a file holds at each second.
+fn stored(directory: &Path, name: &str, base_s: u32) -> Vec<Option<f64>> {
+    let mut values = vec![None; SECONDS];
+    let path = directory.join("whisper").join(name.replace('.', "/") + ".wsp");
+    let Ok(bytes) = std::fs::read(path) else { return values };
+    let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
+    let header = Header::parse(head, bytes.len() as u64).expect("a Whisper file");
+    let archive = header.archives()[0];
+    let slots = &bytes[archive.offset as usize..][..archive.slot_count as usize * 12];
+    for slot in slots.chunks_exact(12) {
+        let interval_s = u32::from_be_bytes(slot[..4].try_into().expect("four bytes"));
+        let value = f64::from_be_bytes(slot[4..].try_into().expect("eight bytes"));
+        if interval_s >= base_s && ((interval_s - base_s) as usize) < SECONDS {
+            values[(interval_s - base_s) as usize] = Some(value);
+        }
+    }
+    values
+}
+
+fn compare(found: &[Option<f64>], wanted: &[Option<f64>], name: &str) {
+    let wrong = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+    let Some(second) = wrong else { return };
+    let count = found.iter().zip(wanted).filter(|(found, wanted)| found != wanted).count();
+    let (found, wanted) = (found[second], wanted[second]);
+    panic!("{name}: {count} seconds wrong, first {second}: found {found:?}, sent {wanted:?}");
+}
+
+fn field(log: &str, name: &str) -> u64 {
+    let line = log.lines().rfind(|line| line.contains("stopped received=")).expect("a last line");
+    let rest = line.split(&format!("{name}=")).nth(1).expect("a field of the last line");
+    rest.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+#[test]
+fn every_point_is_found_again_and_the_counters_add_up() {
+    let seconds = setting("SOAK_SECONDS", 3) as u64;
+    let metric_count = setting("SOAK_METRICS", 4_000);
+    let mut node = NodeProcess::start(
+        "soak",
+        &NodeOptions {
+            shards: 2,
+            whisper: "sparse-create = true",
+            cache: "memory-budget = \"2GiB\"",
+            schemas: "[soak]\npattern = ^soak\\.\nretentions = 1s:40m\n",
+        },
+    );
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    let base_s = u32::try_from(now.as_secs()).expect("before 2106") - 1_300;
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let senders: Vec<_> = (0..CONNECTIONS)
+        .map(|sender| {
+            let share = (sender..metric_count).step_by(CONNECTIONS).map(name_of).collect();
+            let address = node.line;
+            std::thread::spawn(move || send(address, share, base_s, until))
+        })
+        .collect();
+    let rounds: Vec<usize> = senders.into_iter().map(|s| s.join().expect("a sender")).collect();
+    let sent: u64 = (0..metric_count).map(|metric| rounds[metric % CONNECTIONS] as u64).sum();
+    wait_for("all points received", || node.own("accounting.received_tcp") == Some(sent as f64));
+    assert!(node.is_alive());
+
+    let wanted: Vec<Vec<Option<f64>>> = rounds.iter().map(|&count| expected(count)).collect();
+    let names: Vec<String> = (0..metric_count).map(name_of).collect();
+    let mut client = node.client();
+    for (metric, name) in names.iter().enumerate() {
+        // The cache first: a point may move to its file in between, never the other way.
+        let cached = client.query(name);
+        let mut found = stored(&node.directory, name, base_s);
+        for (timestamp_s, value) in cached {
+            found[(timestamp_s - base_s) as usize] = Some(value);
+        }
+        compare(&found, &wanted[metric % CONNECTIONS], name);
+    }
+
+    let (code, log) = node.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let (received, refused) = (field(&log, "received"), field(&log, "refused"));
+    let (accepted, replaced) = (field(&log, "accepted"), field(&log, "replaced"));
+    let (stored_count, dropped) = (field(&log, "stored"), field(&log, "dropped"));
+    assert_eq!((refused, dropped), (0, 0), "{log}");
+    assert_eq!(received, accepted, "{log}");
+    assert_eq!(accepted, replaced + stored_count, "{log}");
+    assert_eq!(field(&log, "received_tcp"), sent);
+    let say = format!("sent {sent} points, rounds {rounds:?}, stored {stored_count}\n");
+    std::io::stdout().write_all(say.as_bytes()).expect("write to standard output");
+    for (metric, name) in names.iter().enumerate() {
+        let found = stored(&node.directory, name, base_s);
+        compare(&found, &wanted[metric % CONNECTIONS], name);
+    }
+}

@@ -1,0 +1,178 @@
+//! A node as a process, for tests that drive the real binary on loopback.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running node in a directory of its own, removed at the end.
+pub(crate) struct NodeProcess {
+    child: Child,
+    /// Directory with the node's configuration, files and log.
+    pub(crate) directory: PathBuf,
+    /// Lines over TCP.
+    pub(crate) line: SocketAddr,
+    /// Lines in datagrams.
+    pub(crate) udp: SocketAddr,
+    /// Pickles.
+    pub(crate) pickle: SocketAddr,
+    /// Queries.
+    pub(crate) carbonlink: SocketAddr,
+}
+
+/// What to vary: sections of TOML appended to the base configuration, and the schemas.
+pub(crate) struct NodeOptions<'a> {
+    /// Number of shards.
+    pub(crate) shards: usize,
+    /// Lines below `[whisper]`.
+    pub(crate) whisper: &'a str,
+    /// Lines below `[cache]`.
+    pub(crate) cache: &'a str,
+    /// storage-schemas.conf.
+    pub(crate) schemas: &'a str,
+}
+
+impl NodeProcess {
+    /// Starts a node and waits until it listens.
+    pub(crate) fn start(name: &str, options: &NodeOptions<'_>) -> NodeProcess {
+        let directory = std::env::temp_dir().join(format!("carbyne-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(directory.join("whisper")).expect("make a directory");
+        std::fs::write(directory.join("schemas.conf"), options.schemas).expect("write schemas");
+        let config = directory.join("node.toml");
+        std::fs::write(&config, config_text(&directory, options)).expect("write configuration");
+        let log = std::fs::File::create(directory.join("log")).expect("make the log");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_carbyne"))
+            .args(["serve", "-c"])
+            .arg(&config)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("start the node");
+        let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let mut find = |label: &str| loop {
+            let mut text = String::new();
+            let count = out.read_line(&mut text).expect("read the start-up message");
+            assert!(count > 0, "the node stopped: {}", read_log(&directory));
+            if let Some(address) = text.trim().strip_prefix(label) {
+                return address.trim().parse().expect("an address");
+            }
+        };
+        let (line, udp) = (find("line tcp"), find("line udp"));
+        let (pickle, carbonlink) = (find("pickle tcp"), find("carbonlink"));
+        NodeProcess { child, directory, line, udp, pickle, carbonlink }
+    }
+
+    /// A connection to the cache.
+    pub(crate) fn client(&self) -> Client {
+        Client { stream: TcpStream::connect(self.carbonlink).expect("connect") }
+    }
+
+    /// The newest value of one of the node's own metrics, if it is in the cache.
+    pub(crate) fn own(&self, name: &str) -> Option<f64> {
+        let points = self.client().query(&format!("self.{name}"));
+        points.last().map(|&(_, value)| value)
+    }
+
+    /// Sends SIGTERM and waits; returns the exit code and the log.
+    pub(crate) fn stop(&mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("run kill");
+        assert!(sent.success());
+        let status = self.child.wait().expect("wait for the node");
+        (status.code(), read_log(&self.directory))
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("look at the node").is_none()
+    }
+
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// A carbonlink connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    /// The cached points of a metric: (timestamp, value), ascending.
+    pub(crate) fn query(&mut self, name: &str) -> Vec<(u32, f64)> {
+        let mut pickle = b"\x80\x02}(U\x04typeU\x0bcache-queryU\x06metricX".to_vec();
+        pickle.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
+        pickle.extend(name.as_bytes());
+        pickle.extend(b"u.");
+        let length = u32::try_from(pickle.len()).expect("short").to_be_bytes();
+        self.stream.write_all(&[&length[..], &pickle].concat()).expect("ask");
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).expect("read the answer's length");
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        self.stream.read_exact(&mut body).expect("read the answer");
+        datapoints(&body)
+    }
+}
+
+fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
+    let path = directory.display();
+    let (shards, whisper, cache) = (options.shards, options.whisper, options.cache);
+    let listen = "listen = \"127.0.0.1:0\"";
+    format!(
+        "[common]\ngraph-prefix = \"self\"\nmetric-interval = \"1s\"\nshards = {shards}\n\
+         [whisper]\ndata-dir = \"{path}/whisper\"\nschemas-file = \"{path}/schemas.conf\"\n{whisper}\n\
+         [cache]\n{cache}\n\
+         [tcp]\n{listen}\n[udp]\n{listen}\n[pickle]\n{listen}\n[carbonlink]\n{listen}\n"
+    )
+}
+
+fn read_log(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("log")).unwrap_or_default()
+}
+
+/// The points of an answer, which is always the same few opcodes.
+fn datapoints(body: &[u8]) -> Vec<(u32, f64)> {
+    let mut points = Vec::new();
+    let mut at = 0;
+    let float = |at: usize| {
+        f64::from_bits(u64::from_be_bytes(body[at..at + 8].try_into().expect("eight bytes")))
+    };
+    while at + 18 <= body.len() {
+        if body[at] == b'G' && body[at + 9] == b'G' && body[at + 18] == 0x86 {
+            points.push((whole(float(at + 1)), float(at + 10)));
+            at += 19;
+        } else {
+            at += 1;
+        }
+    }
+    points
+}
+
+/// A timestamp of an answer as the integer it was sent as.
+fn whole(timestamp: f64) -> u32 {
+    format!("{timestamp:.0}").parse().expect("a timestamp of 32 bits")
+}
+
+/// Polls until `holds`, for at most a minute.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "gave up waiting for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
