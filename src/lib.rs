@@ -1,17 +1,80 @@
-//! Carbyne: a Graphite storage node.
+//! Carbyne: one process that is a Graphite storage node.
+//!
+//! Graphite users send `name value timestamp` lines (TCP, UDP) or pickled batches. The node keeps
+//! the points in memory, writes them into Whisper files, and answers carbonlink queries for what
+//! is not on disk yet. It sits where carbon-cache or go-carbon sits and shares their files.
+//!
+//! # The one idea
+//! *Nouns decide, tasks await, `sys` touches the kernel.* What a core knows and decides is
+//! synchronous Rust over plain data; a job that needs I/O describes it as data. What waits is one
+//! small file per task. What speaks to Linux, and every `unsafe`, is in [`sys`].
+//!
+//! # A datapoint's way
+//! ```text
+//! socket --> tasks/receive_* --> wire/line|pickle --> shard/ingest --+--> cache
+//!                                                                    |
+//!               outbox per other core --> tasks/exchange ==SPSC==> owner's shard/ingest
+//! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> tasks/writer (a thread, own ring)
+//!       <-- shard/flush: confirm  <-- tasks/flush <==SPSC==   whisper/update + sys/ring
+//! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
+//! ```
+//! Bytes are parsed where they arrive, the name is made canonical and hashed once, and the point
+//! goes to the core that owns the name: into its cache at once, or into the batch for it. From
+//! then on it is readable; it stays readable from memory until its write is confirmed.
+//!
+//! # Code map, in reading order
+//! | module | owns |
+//! |---|---|
+//! | [`limits`] | every hard bound, and what "full" does |
+//! | [`metric`] | the nouns that flow: name, point, batch, series |
+//! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink |
+//! | [`schema`] | storage-schemas and storage-aggregation rules |
+//! | [`cache`] | points that are not in their file yet; the order of writing |
+//! | [`whisper`] | the .wsp format as pure functions over bytes |
+//! | [`stats`] | what a shard counts, and the names it is published under |
+//! | [`shard`] | one core's whole state and all its decisions |
+//! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
+//! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
+//! | [`config`], [`cli`] | the configuration, the command line |
+//! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
+//!
+//! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
+//! `shard -> { cache, whisper, schema } -> metric -> limits`; `tests/tidy.rs` holds the table.
+//!
+//! # Invariants
+//! 1. A metric has one owner shard; only that core touches its cache entry, and only its writer
+//!    touches its file.
+//! 2. Only `tasks`, `sys` and `node` await or name the runtime; only `sys` is unsafe.
+//! 3. No lock and no shared mutable state on the data path; cores meet in bounded SPSC links.
+//!    Accepting a batch never sends one, so cores cannot wait for each other in a circle.
+//! 4. Every queue, table, buffer, name, batch, connection, retry and wait is bounded. Memory has
+//!    one budget in bytes, split evenly among the cores.
+//! 5. Full means back-pressure for TCP (reading stops) and a counted drop for UDP.
+//! 6. Parsers accept any bytes without panicking, allocating without bound, or taking more than
+//!    linear time. All input is untrusted, our own files included.
+//! 7. One bad file, metric or client costs only itself: it is set aside, counted and named.
+//! 8. Two spellings of one file are one metric.
+//! 9. Files are whisper's, byte for byte; stopping Carbyne and starting carbon-cache or go-carbon
+//!    on the same tree works.
+//! 10. Every point that is dropped is counted under a reason: received = refused + accepted, and
+//!     accepted = replaced + stored + waiting + dropped.
+
+pub mod limits;
+pub mod metric;
+pub mod wire;
 
 pub mod cache;
+pub mod schema;
+pub mod stats;
+pub mod whisper;
+
+pub mod shard;
+
+pub mod sys;
+pub mod tasks;
+
 pub mod cli;
 pub mod config;
 pub mod fatal;
-pub mod limits;
 pub mod logging;
-pub mod metric;
 pub mod node;
-pub mod schema;
-pub mod shard;
-pub mod stats;
-pub mod sys;
-pub mod tasks;
-pub mod whisper;
-pub mod wire;

@@ -166,12 +166,13 @@ fn each_key_is_found_by_a_slip() {
     }
 }
 
+fn check(text: &str, want: &str) {
+    let errors = refused(text);
+    assert!(errors.len() == 1 && errors[0].contains(want), "{text}\n{want}\n{errors:?}");
+}
+
 #[test]
 fn bad_values() {
-    let check = |text: &str, want: &str| {
-        let errors = refused(text);
-        assert!(errors.len() == 1 && errors[0].contains(want), "{text}\n{want}\n{errors:?}");
-    };
     check("[common]\nshards = 513", "f:2: [common] shards: expected an integer from 0 to 512");
     check("[common]\nshards = -1 # none", "found -1");
     check("[common.shards]\nx = 1", "shards: expected an integer from 0 to 512, found a table");

@@ -376,8 +376,8 @@ fn read_method(
 
 /// The method that a wrong name most likely means: go-carbon's `avg`, another case, a slip.
 fn similar_method(text: &str) -> Option<Aggregation> {
-    /// Agreement from which a name counts as mistyped: `averge` has 0.97, and `first`, which whisper
-    /// does not know, stays below with all methods.
+    /// Agreement from which a name counts as mistyped: `averge` has 0.97, and `first`, which
+    /// whisper does not know, stays below with all methods.
     const SIMILARITY_MIN: f64 = 0.85;
     let text = text.to_lowercase();
     if text == "avg" {

@@ -135,7 +135,8 @@ fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
     let listen = "listen = \"127.0.0.1:0\"";
     format!(
         "[common]\ngraph-prefix = \"self\"\nmetric-interval = \"1s\"\nshards = {shards}\n\
-         [whisper]\ndata-dir = \"{path}/whisper\"\nschemas-file = \"{path}/schemas.conf\"\n{whisper}\n\
+         [whisper]\ndata-dir = \"{path}/whisper\"\nschemas-file = \"{path}/schemas.conf\"\n\
+         {whisper}\n\
          [cache]\n{cache}\n\
          [tcp]\n{listen}\n[udp]\n{listen}\n[pickle]\n{listen}\n[carbonlink]\n{listen}\n"
     )
