@@ -266,7 +266,7 @@ class Node:
                 return
             buffer += data
             *lines, rest = buffer.split(b"\n")
-            if self.bug == "split-line-lost":
+            if self.bug == "relay-loses" and rest:
                 rest = b""
             for line in lines:
                 if self.bug == "bad-utf8-closes":
@@ -372,7 +372,7 @@ class Node:
                 self.dropped["pickle_item"] += 1
                 if self.bug == "bad-item-drops-frame":
                     return
-        for point in good[1:] if self.bug == "first-item-lost" else good:
+        for point in good[1:] if self.bug in ("first-item-lost", "relay-loses") else good:
             await self.accept(*point)
 
     async def carbonlink_connection(self, reader, writer):
