@@ -266,8 +266,8 @@ class Node:
                 return
             buffer += data
             *lines, rest = buffer.split(b"\n")
-            if self.bug == "relay-loses" and rest:
-                rest = b""
+            if self.bug == "relay-loses":
+                lines = lines[1:]
             for line in lines:
                 if self.bug == "bad-utf8-closes":
                     line.decode()

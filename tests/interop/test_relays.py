@@ -11,6 +11,7 @@ import pytest
 
 import wire
 from checks import check, wait_for_points, wait_until
+from node import SCHEMAS, schema_text
 
 NOW = int(time.time())
 POINTS = [(f"relayed.m{metric}", metric * 100 + age, NOW - age)
@@ -58,6 +59,8 @@ def carbon_relay(home, node, protocol):
     """carbon-relay with one destination, as carbon's own script starts it."""
     port, destination = free_port(), node.port("pickle" if protocol == "pickle" else "line")
     home.mkdir()
+    # carbon reads the rules of a cache before it knows that it is a relay.
+    (home / "storage-schemas.conf").write_text(schema_text(SCHEMAS))
     (home / "relay.conf").write_text(f"""[relay]
 LINE_RECEIVER_INTERFACE = 127.0.0.1
 LINE_RECEIVER_PORT = {port}
@@ -82,9 +85,9 @@ def carbon_c_relay(home, node):
     home.mkdir()
     (home / "relay.conf").write_text(
         f"cluster node carbon_ch 127.0.0.1:{node.port('line')};\n"
-        "match * send to node stop;\n")
-    return Relay(["carbon-c-relay", "-f", str(home / "relay.conf"), "-p", str(port),
-                  "-i", "127.0.0.1", "-w", "2", "-s"], home, port)
+        "match * send to node stop;\n"
+        f"listen type linemode 127.0.0.1:{port} proto tcp;\n")
+    return Relay(["carbon-c-relay", "-f", str(home / "relay.conf"), "-w", "2", "-s"], home, port)
 
 
 def forward(relay, node):
