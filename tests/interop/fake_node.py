@@ -44,6 +44,9 @@ DEFAULTS = {
     "carbonlink": {"listen": "127.0.0.1:7002", "enabled": True},
 }
 LINE_BYTES_MAX = 16_384
+REASONS = ["name_control", "value_nan", "timestamp_future", "line_fields", "line_too_long",
+           "datagram_cut", "pickle_item", "pickle_message", "quarantine", "cache_full",
+           "kernel_datagrams"]
 SAFE_OPCODES = set(
     "MARK STOP POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT LONG BININT BININT1 BININT2 LONG1 LONG4 "
     "FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE "
@@ -193,16 +196,16 @@ class Node:
         """A point as (name, value, timestamp), or None after counting why not."""
         name = self.canonical(raw)
         if name is None:
-            self.dropped["name"] += 1
+            self.dropped["name_control"] += 1
             return None
         if math.isnan(value) and self.bug != "nan-kept":
-            self.dropped["value"] += 1
+            self.dropped["value_nan"] += 1
             return None
         if self.bug == "wrap-timestamps" and math.isfinite(timestamp):
             return name, value, int(timestamp) & 0xFFFF_FFFF
         stale = timestamp < time.time() - 400 * 86400 and self.bug != "udp-cut-accepted"
         if not math.isfinite(timestamp) or stale or timestamp > time.time() + 3600:
-            self.dropped["timestamp"] += 1
+            self.dropped["timestamp_future"] += 1
             return None
         return name, value, int(timestamp)
 
@@ -238,7 +241,7 @@ class Node:
                 raise ValueError(value)
             return name, float(value), float(timestamp)
         except ValueError:
-            self.dropped["line"] += 1
+            self.dropped["line_fields"] += 1
             self.total["errors"] += 1
             return None
 
@@ -277,7 +280,7 @@ class Node:
                 if point:
                     await self.accept(*point)
             if len(rest) > LINE_BYTES_MAX and self.bug != "endless-line":
-                self.dropped["line_bytes"] += 1
+                self.dropped["line_too_long"] += 1
                 return
             started = (started if not lines else None) or time.monotonic() if rest else None
             buffer = rest
@@ -294,7 +297,7 @@ class Node:
                 self.datagram_point(point)
             return
         if lines.pop() and self.bug != "udp-cut-accepted":
-            self.dropped["unterminated"] += 1
+            self.dropped["datagram_cut"] += 1
         elif self.bug == "udp-cut-accepted":
             lines = data.split(b"\n")
         for line in lines:
@@ -332,7 +335,7 @@ class Node:
             while len(buffer) >= 4:
                 size = int.from_bytes(buffer[:4], "big")
                 if size > limit:
-                    self.dropped["frame_bytes"] += 1
+                    self.dropped["pickle_message"] += 1
                     return
                 if len(buffer) < 4 + size:
                     break
@@ -352,11 +355,11 @@ class Node:
             limit = 1_048_576
         async for body in self.frames(reader, "pickle", limit):
             if self.bug == "pickle-bomb" and body[:1] == b"T":
-                self.bomb = bytearray(b"x" * 400_000_000)
+                self.bomb = bytearray(b"x" * 200_000_000)
             try:
                 items = pickle.loads(body) if self.bug == "pickle-executes" else safe_loads(body)
             except Exception:
-                self.dropped["pickle"] += 1
+                self.dropped["pickle_message"] += 1
                 continue
             await self.pickle_items(items)
 
@@ -446,7 +449,7 @@ class Node:
         inside = os.path.realpath(path.parent).startswith(os.path.realpath(self.data))
         if (mode is not None and not stat.S_ISREG(mode)) or (
                 not inside and self.bug != "slash-names"):
-            self.dropped["foreign_file"] += len(points)
+            self.dropped["quarantine"] += len(points)
             return "dropped"
         if mode is not None and not self.sound(path):
             if self.bug == "damaged-file-sticks":
@@ -455,7 +458,8 @@ class Node:
             mode = None
         if mode is None:
             archives, xff, method = self.creation(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for directory in reversed(path.parents):
+                directory.mkdir(exist_ok=True)
             whisper.create(str(path), archives, xFilesFactor=xff, aggregationMethod=method)
             self.total["creates"] += 1
         whisper.update_many(str(path), list(points.items()))
@@ -522,7 +526,7 @@ class Node:
     def report(self):
         prefix, now = self.config["common"]["graph-prefix"], int(time.time())
         if self.bug != "udp-silent" and hasattr(self, "udp"):
-            self.dropped["udp_kernel"] = self.kernel_drops()
+            self.dropped["kernel_datagrams"] = self.kernel_drops()
         delta = self.total - self.published
         self.published = self.total.copy()
         flat = {key: delta[key] for key in (
@@ -538,7 +542,7 @@ class Node:
                      "accounting.received": self.total["metricsReceived"],
                      "accounting.stored": self.total["committedPoints"],
                      "accounting.waiting": self.size})
-        flat.update({f"dropped.{reason}": count for reason, count in self.dropped.items()})
+        flat.update({f"dropped.{reason}": self.dropped[reason] for reason in REASONS})
         if self.bug == "no-self-stats":
             return
         for key, value in flat.items():

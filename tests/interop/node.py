@@ -21,8 +21,15 @@ from checks import wait_until
 PREFIX = "carbon.agents.test"
 KINDS = {"line": ("tcp", "line tcp"), "udp": ("udp", "line udp"),
          "pickle": ("pickle", "pickle tcp"), "carbonlink": ("carbonlink", "carbonlink")}
+# Why a node drops a point, as the last part of `<prefix>.dropped.<reason>`.
+REASONS = [
+    "line_fields", "bad_value", "bad_timestamp", "line_too_long", "line_unfinished",
+    "datagram_cut", "pickle_item", "pickle_message", "name_empty", "name_too_long",
+    "name_component", "name_too_deep", "name_control", "name_utf8", "value_nan",
+    "timestamp_not_finite", "timestamp_negative", "timestamp_future", "cache_full", "too_old",
+    "quarantine", "stopped", "kernel_datagrams"]
 # One-second steps keep every point of a test apart; the retention outlasts any run.
-SCHEMAS = [("carbon", r"^carbon\.", "1s:10m"), ("everything", ".*", "1s:30m")]
+SCHEMAS = [("carbon", r"^carbon\.", "1s:10m"), ("everything", ".*", "1s:1h")]
 
 
 def schema_text(rules):
@@ -76,6 +83,7 @@ class Node:
             self.settings.setdefault(section, {}).update(keys)
         self.allowed_errors = None  # a pattern for ERROR lines that the test provokes
         self.process = None
+        self.stopped = False  # on purpose
 
     @property
     def fake(self):
@@ -102,7 +110,7 @@ class Node:
 
     def start(self, arguments=None):
         self.launch(arguments)
-        wait_until(self.ready, lambda: f"the node does not start: {self.log()[-2000:]}", 30)
+        wait_until(self.ready, lambda: f"the node does not start: {self.log()[-2000:]}", 60, patient=True)
         self.hwm_at_start = self.hwm_bytes()
         return self
 
@@ -136,6 +144,7 @@ class Node:
     def stop(self, seconds=60):
         """SIGTERM, and the end it must lead to: everything written, status 0, no complaints."""
         self.assert_up()
+        self.stopped = True
         self.signal(signal.SIGTERM)
         try:
             status = self.process.wait(seconds)
@@ -222,12 +231,6 @@ class Node:
 
     # --- its own statistics
 
-    def stat_names(self, under=""):
-        root = self.data / PREFIX.replace(".", "/")
-        names = [str(path.relative_to(root))[:-4].replace("/", ".")
-                 for path in root.rglob("*.wsp")]
-        return sorted(name for name in names if name.startswith(under))
-
     def stat(self, name):
         """The newest value of a counter that never restarts, or of a level; 0 before the first."""
         points = self.points(f"{PREFIX}.{name}")
@@ -239,7 +242,9 @@ class Node:
 
     def dropped(self):
         """Every point or datagram the node says it did not keep, by reason."""
-        return {name[8:]: self.stat(name) for name in self.stat_names("dropped.")}
+        found = self.points_of([f"{PREFIX}.dropped.{reason}" for reason in REASONS])
+        return {reason: points[max(points)] for reason, points in zip(REASONS, found.values())
+                if points and points[max(points)]}
 
     def dropped_sum(self):
         return sum(self.dropped().values())

@@ -21,7 +21,7 @@ def load(metrics, points_each, prefix="load"):
 
 @check(bug="term-loses-cache", sees="not written")
 def test_sigterm_writes_a_full_cache(start):
-    node = start(whisper={"flush-interval": "1h"}, schemas=[("all", ".*", "1s:2m")])
+    node = start(whisper={"flush-interval": "1h"}, schemas=[("all", ".*", "1s:30m")])
     points = load(2000, 50)
     node.send(points)
     names = {name for name, _, _ in points}

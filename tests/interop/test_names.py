@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import time
 
 import wire
@@ -69,12 +70,12 @@ def test_row_37_one_name_for_one_file(start):
     for alias, canonical in ALIASES:
         if not cached[canonical]:
             assert not cached[alias], f"{alias} is a second name for the file of {canonical}"
+    kept = sum(bool(cached[canonical]) for _, canonical in ALIASES)
+    assert kept + node.dropped_sum() >= len(ALIASES), "a refused name is not counted"
     node.stop()
     for alias, canonical in ALIASES:
         if not cached[canonical]:
             assert not node.path(canonical).exists(), f"{alias} is a second name: {canonical}"
-    kept = sum(bool(cached[canonical]) for _, canonical in ALIASES)
-    assert kept + node.dropped_sum() >= len(ALIASES), "a refused name is not counted"
 
 
 BAD_NAMES = [b"bad.\0nul", b"\0", b"bad.\x01control", b"bad.\x1b[2Jescape", b"bad.\x7fdelete",
@@ -117,7 +118,8 @@ def test_row_38_unusable_names(start):
 @check(bug="deep-names", sees="directories")
 def test_row_39_very_deep_names(start):
     node = start()
-    deep = [f"deep{number}." + "d." * 1899 + "end" for number in range(20)]
+    depth = 1899 if start.real else 200
+    deep = [f"deep{number}." + "d." * depth + "end" for number in range(20)]
     with Probe(node) as probe:
         for name in deep:
             wire.send(node.port("line"), wire.line(name, 1, NOW))
@@ -126,7 +128,7 @@ def test_row_39_very_deep_names(start):
         wait_until(lambda: (node.data / "deepest").exists(), "62 components are refused")
         node.reported()
     probe.arrived()
-    made = sum(len(names) for directory, names, _ in os.walk(node.data) if "deep" in directory)
-    assert made < 100, f"{made} directories for twenty names"
-    assert not [path for path in node.data.iterdir() if path.name[:4] == "deep"
-                and path.name[4:5].isdigit()], "directories for names that are too deep"
+    # `find` walks any depth; Python's own walk would not.
+    made = subprocess.run(["find", str(node.data), "-type", "d", "-path", "*/deep[0-9]*"],
+                          capture_output=True, check=True).stdout.count(b"\n")
+    assert made == 0, f"{made} directories for names that are too deep"

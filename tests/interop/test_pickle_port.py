@@ -41,6 +41,7 @@ def test_row_32_no_code_from_pickles(start, tmp_path):
             for body in bodies:
                 wire.send(node.port(kind), wire.frame(body))
                 node.assert_up()
+        node.reported()
     probe.arrived()
     done = [mark.name for mark in marks if mark.exists()]
     assert not done, f"code from a pickle was executed: {done}"
@@ -87,16 +88,18 @@ def bombs():
 def test_row_33_pickle_bombs(start):
     node = start()
     with Probe(node) as probe:
-        for body in bombs():
+        # Python needs seconds to look at a million opcodes: the fake gets the small ones.
+        for body in (body for body in bombs() if start.real or len(body) < 1000):
             for kind in ("pickle", "carbonlink"):
                 wire.send(node.port(kind), wire.frame(body))
                 node.assert_up()
         for kind in ("pickle", "carbonlink"):
             for head in (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"):
                 wire.send(node.port(kind), head + b"xxxx")
+        node.reported()
     probe.arrived()
     # The largest bomb is 2 MB: a message four times over, a few at once.
-    node.assert_memory((96 if start.real else 256) << 20, "by pickle bombs")
+    node.assert_memory(96 << 20, "by pickle bombs")
 
 
 BAD_ITEMS = [

@@ -15,9 +15,9 @@ BAD_TIMES = {"milliseconds": NOW * 1000, "year_3000": 32503680000, "wrapped": NO
 
 @check(bug="wrap-timestamps", sees="readable")
 def test_row_40_impossible_timestamps(start):
-    node = start(schemas=[("carbon", "^carbon", "1s:10m"), ("all", ".*", "60s:4h")],
+    node = start(schemas=[("times", r"^time\.", "60s:4h"), ("all", ".*", "1s:10m")],
                  whisper={"flush-interval": "1s"})
-    minute = NOW - NOW % 60
+    minute = int(time.time()) // 60 * 60
     early = [minute - 60 * age for age in range(30)]
     late = [minute - 60 * age for age in range(230)]
     wanted = {}
@@ -83,6 +83,7 @@ def test_row_41_one_table_of_values(start):
         line, udp, pickled = (found[f"value.{kind}{number}"].get(NOW)
                               for kind in ("line", "udp", "text"))
         table[text] = line
+        line, udp, pickled = repr(line), repr(udp), repr(pickled)  # NaN differs from itself
         assert line == udp, f"{text!r} is {line} by TCP and {udp} by UDP"
         if text.strip() == text and text.isascii():
             assert line == pickled, f"{text!r} is {line} as a line and {pickled} as a pickle"
@@ -96,9 +97,8 @@ def test_row_41_one_table_of_values(start):
 
 @check(bug="udp-silent", sees="unaccounted")
 def test_row_42_flood_of_datagrams(start):
-    node = start(schemas=[("carbon", "^carbon", "1s:10m"), ("flood", "^flood", "1s:10m"),
-                          ("all", ".*", "1s:30m")], whisper={"flush-interval": "1s"})
-    count = 180_000 if start.real else 60_000
+    node = start(schemas=[("carbon", "^carbon", "1s:10m"), ("all", ".*", "1s:1h")], whisper={"flush-interval": "1s"})
+    count = 180_000 if start.real else 20_000
     names = [f"flood.m{metric}" for metric in range(500)]
     node.reported()
     before = node.dropped_sum()
@@ -107,7 +107,7 @@ def test_row_42_flood_of_datagrams(start):
         wire.send_udp(node.port("udp"), (
             wire.line(names[number % 500], number, NOW - 400 + number // 500)
             for number in range(count)))
-        sent = count
+        nudges = []
 
         def stored():
             return sum(len(points) for points in node.points_of(names).values())
@@ -118,9 +118,10 @@ def test_row_42_flood_of_datagrams(start):
         def accounted():
             # The kernel tells about its drops with the next datagram.
             wire.send_udp(node.port("udp"), [wire.line("flood_end.m", 1, NOW)])
-            return lost() == 0
+            nudges.append(1)
+            return -len(nudges) <= lost() <= 0
 
-        wait_until(accounted, lambda: f"{lost()} of {sent} points unaccounted for: stored "
+        wait_until(accounted, lambda: f"{lost()} of {count} points unaccounted for: stored "
                    f"{stored()}, dropped {node.dropped()}", 60)
     probe.arrived()
     node.assert_memory(96 << 20, "by a flood of datagrams")
