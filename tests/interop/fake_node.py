@@ -247,12 +247,16 @@ class Node:
 
     # --- receiving
 
+    def message_seconds(self, section):
+        key = "read-timeout" if section == "carbonlink" else "message-timeout"
+        return seconds(self.config[section].get(key, "30s"))
+
     async def next_bytes(self, reader, section, started):
         """Waits for input within the idle limit, or within the rest of the message's own limit."""
         config = self.config[section]
         limit = seconds(config.get("idle-timeout", "2m"))
         if started is not None:
-            limit = seconds(config.get("message-timeout", "30s"))
+            limit = self.message_seconds(section)
             if self.bug != "deadline-per-byte":
                 limit = max(0.0, started + limit - time.monotonic())
         if self.bug == "idle-forever":
@@ -391,8 +395,7 @@ class Node:
             except (BadPickle, KeyError, TypeError, AttributeError):
                 return
             writer.write(struct.pack("!L", len(answer)) + answer)
-            limit = seconds(self.config["carbonlink"].get("message-timeout", "30s"))
-            await asyncio.wait_for(writer.drain(), limit)
+            await asyncio.wait_for(writer.drain(), self.message_seconds("carbonlink"))
 
     def answer(self, request):
         kind = request["type"]

@@ -77,6 +77,7 @@ class Node:
             "cache": {}, "logging": {}}
         if not self.fake:
             self.settings["common"]["shards"] = 2
+            self.settings["cache"]["memory-budget"] = "64MiB"
         for section, _ in KINDS.values():
             self.settings[section] = {"enabled": True, "listen": "127.0.0.1:0"}
         for section, keys in settings.items():

@@ -9,7 +9,7 @@ import time
 
 import wire
 from checks import Probe, check, closed_within, wait_for_points, wait_until
-from node import KINDS, raise_file_limit
+from node import raise_file_limit
 
 NOW = int(time.time())
 STREAMS = ["line", "pickle", "carbonlink"]
@@ -95,14 +95,14 @@ def test_row_28_ten_thousand_idle_connections(start):
             connection.close()
 
 
+SLOW = {"message-timeout": "2s", "idle-timeout": "2m"}
 DRIPS = {"line": (b"", b"m"), "pickle": (struct.pack("!L", 50_000), b"("),
          "carbonlink": (struct.pack("!L", 900), b"(")}
 
 
 @check(bug="deadline-per-byte", sees="still dripping")
 def test_row_29_slow_senders(start):
-    node = start(**{KINDS[kind][0]: {"message-timeout": "2s", "idle-timeout": "2m"}
-                    for kind in STREAMS})
+    node = start(tcp=SLOW, pickle=SLOW, carbonlink={"read-timeout": "2s", "idle-timeout": "2m"})
     dripping = []
     with Probe(node) as probe:
         for kind, (first, drip) in DRIPS.items():
@@ -183,7 +183,7 @@ def held(port, client_port):
 @check(bug="unbounded-output", sees="memory grew")
 def test_row_31_client_that_never_reads(start):
     node = start(whisper={"flush-interval": "1h"}, schemas=[("all", ".*", "1s:3h")],
-                 carbonlink={"message-timeout": "3s"})
+                 carbonlink={"read-timeout": "3s"})
     points = [("deaf.m", age, NOW - age) for age in range(5000)]
     node.send(points)
     wait_for_points(node, points)

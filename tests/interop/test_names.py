@@ -55,7 +55,7 @@ def test_row_36_no_way_out_of_the_data_directory(start, tmp_path):
 
 ALIASES = [("alias..double", "alias.double"), ("alias/slash", "alias.slash"),
            (".alias.leading", "alias.leading"), ("alias...many", "alias.many"),
-           ("alias.trailing.", "alias.trailing"), ("/alias.root", "alias.root")]
+           ("/alias.root", "alias.root"), ("alias./mixed", "alias.mixed")]
 
 
 @check(bug="alias-keys", sees="second name")
