@@ -54,7 +54,7 @@ class Starter:
 def start(request, tmp_path):
     kind, bug = request.param
     starter = Starter(kind, bug, tmp_path)
-    checks.patience_s = 6 if bug else 600
+    checks.patience_s = 5 if bug else 600
     try:
         yield starter
         if not request.node.stash.get(FAILED, False):

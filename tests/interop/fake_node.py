@@ -214,6 +214,8 @@ class Node:
         if timestamp in points and self.bug == "first-duplicate-wins":
             return
         self.size += timestamp not in points
+        if self.bug != "replaced-uncounted":
+            self.total["replaced"] += timestamp in points
         points[timestamp] = value
         self.total["metricsReceived"] += 1
 
@@ -543,15 +545,15 @@ class Node:
                      "persister.committedPoints": delta["committedPoints"],
                      "persister.updateOperations": delta["updateOperations"],
                      "accounting.received": self.total["metricsReceived"],
+                     "accounting.accepted": self.total["metricsReceived"],
+                     "accounting.replaced": self.total["replaced"],
                      "accounting.stored": self.total["committedPoints"],
-                     "accounting.waiting": self.size})
+                     "accounting.writing": 0, "accounting.waiting": self.size})
         flat.update({f"dropped.{reason}": self.dropped[reason] for reason in REASONS})
         if self.bug == "no-self-stats":
             return
         for key, value in flat.items():
-            points = self.cache.setdefault(f"{prefix}.{key}", {})
-            self.size += now not in points
-            points[now] = value
+            self.insert(f"{prefix}.{key}", value, now)
 
     async def report_loop(self):
         while True:

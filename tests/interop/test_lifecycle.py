@@ -8,7 +8,7 @@ import whisper
 
 import wire
 from checks import check, wait_for_points, wait_until
-from node import read_file, schema_text
+from node import PREFIX, read_file, schema_text
 
 NOW = int(time.time())
 
@@ -160,3 +160,25 @@ def test_statistics_under_both_families_of_names(start):
     wait_until(lambda: node.stat("accounting.received") >= len(points), "received is not counted")
     wait_until(lambda: node.stat("accounting.stored") >= len(points), "stored is not counted")
     assert read_file(node.path("counted.m0"))
+
+
+@check(bug="replaced-uncounted", sees="do not balance")
+def test_every_accepted_point_is_accounted_for(start):
+    node = start()
+    points = load(50, 20, "balance")
+    for _ in range(3):  # the second and third time replace what still waits, or write it again
+        node.send(points)
+    wait_for_points(node, points)
+    node.reported()
+    parts = ["replaced", "waiting", "writing", "stored"]
+    names = {part: f"{PREFIX}.accounting.{part}" for part in ["accepted"] + parts}
+
+    def balance():
+        found = node.points_of(list(names.values()))
+        shared = set.intersection(*(set(found[name]) for name in names.values()))
+        at = {part: found[name][max(shared)] for part, name in names.items()} if shared else {}
+        late = sum(node.dropped().get(reason, 0) for reason in ("too_old", "quarantine"))
+        return at, at and at["accepted"] == late + sum(at[part] for part in parts)
+
+    wait_until(lambda: balance()[1], lambda: f"accepted points do not balance: {balance()[0]}")
+    assert balance()[0]["accepted"] >= 3 * len(points)
