@@ -39,8 +39,8 @@ pub(crate) struct Sizes {
     /// Buffers per link between two cores, and their size.
     pub(crate) link_buffers: usize,
     pub(crate) batch_bytes: usize,
-    /// Share of the configured connection limits that the open-file limit allows, in percent.
-    connections_percent: u64,
+    /// Connections of all kinds that the limit on open files allows the node.
+    connections_max: usize,
 }
 
 impl Sizes {
@@ -56,24 +56,14 @@ impl Sizes {
         let batch_bytes = BATCH_BYTES_MAX;
         let links_bytes = LINKS_BYTES.min(core_budget(budget_bytes, shards) / 8);
         let per_link = links_bytes / (shards - 1).max(1);
-        let wanted: u64 = [&config.tcp, &config.pickle.listener, &config.carbonlink]
-            .iter()
-            .map(|listener| listener.max_connections as u64)
-            .sum();
-        let left = open_files.saturating_sub(CORE_DESCRIPTORS * shards as u64).max(64);
-        let connections_percent = (left * 100 / wanted.max(1)).clamp(1, 100);
-        if connections_percent < 100 {
-            log::info!(
-                "open-file limit is below the connection limits, which are lowered \
-                 limit={open_files} wanted={wanted} percent={connections_percent}"
-            );
-        }
+        let reserved = CORE_DESCRIPTORS * shards as u64;
+        let connections_max = open_files.saturating_sub(reserved).max(64);
         Sizes {
             processors,
             budget_bytes,
             link_buffers: (per_link / batch_bytes).clamp(2, 16),
             batch_bytes,
-            connections_percent,
+            connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
         }
     }
 
@@ -81,10 +71,9 @@ impl Sizes {
         self.processors.len()
     }
 
-    fn connections(&self, configured: usize) -> usize {
-        let allowed = configured as u64 * self.connections_percent / 100;
-        let share = allowed.div_ceil(self.shards() as u64).max(1);
-        usize::try_from(share).unwrap_or(usize::MAX)
+    /// One core's share of a number of connections.
+    fn share_of(&self, connections: usize) -> usize {
+        connections.div_ceil(self.shards()).max(1)
     }
 }
 
@@ -119,6 +108,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         orders: ends.orders,
         reports: ends.reports,
         listeners,
+        connections_max: sizes.share_of(sizes.connections_max),
         datagrams: ends.sockets.datagrams,
         directory: config.whisper.data_dir.clone(),
         writer: config.whisper.enabled.then(|| writer_options(config)),
@@ -177,7 +167,7 @@ fn connection_options(config: &Config, sizes: &Sizes, speech: Speech) -> Connect
         Speech::Carbonlink => (&config.carbonlink, REQUEST_BYTES_MAX),
     };
     ConnectionOptions {
-        connections_max: sizes.connections(listener.max_connections),
+        connections_max: sizes.share_of(listener.max_connections),
         idle_timeout: listener.idle_timeout,
         message_timeout: listener.message_timeout,
         message_bytes_max,

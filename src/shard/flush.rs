@@ -144,6 +144,13 @@ impl Shard {
         self.cache.waiting_count() + self.cache.writing_count()
     }
 
+    /// Counts the points that will not get into their file before the node stops.
+    pub fn give_up(&mut self) -> u64 {
+        let left = self.unwritten_count();
+        self.counters.drop_points(DropReason::Stopped, left);
+        left
+    }
+
     /// Metrics that wait for their file's creation.
     pub fn has_creations(&self) -> bool {
         !self.creations.is_empty()

@@ -118,6 +118,7 @@ pub struct Core {
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
     pub datagrams: Cell<Option<RawFd>>,
+    connections_max: usize,
     next_ticket: Cell<u64>,
     answers: RefCell<HashMap<Ticket, Option<Answer>>>,
     open: RefCell<HashMap<u64, RawFd>>,
@@ -138,6 +139,8 @@ pub struct CoreParts {
     pub orders: Consumer<Order>,
     /// Where reports to the main thread go.
     pub reports: Sender<Report>,
+    /// Connections of all kinds that may be open.
+    pub connections_max: usize,
 }
 
 impl Core {
@@ -160,6 +163,7 @@ impl Core {
             errands: RefCell::new(VecDeque::new()),
             stage: Cell::new(Stage::Running),
             datagrams: Cell::new(None),
+            connections_max: parts.connections_max,
             next_ticket: Cell::new(0),
             answers: RefCell::new(HashMap::new()),
             open: RefCell::new(HashMap::new()),
@@ -233,9 +237,10 @@ impl Core {
         Registration { core: self, ticket, speech }
     }
 
-    /// Open connections that speak this.
-    pub fn connections_of(&self, speech: Speech) -> usize {
-        usize::try_from(self.connections[speech as usize].get()).unwrap_or(usize::MAX)
+    /// Whether one more connection that speaks this may be accepted.
+    pub fn may_accept(&self, speech: Speech, options: ConnectionOptions) -> bool {
+        let of_kind = self.connections[speech as usize].get();
+        of_kind < options.connections_max as u64 && self.connection_count() < self.connections_max
     }
 
     /// Open connections of all kinds.

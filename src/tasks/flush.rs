@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rtrb::{Consumer, Producer};
 
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
+use crate::shard::Shard;
 use crate::shard::flush::{FlushJob, FlushNews, NextJob};
 use crate::shard::query::Answer;
-use crate::stats::DropReason;
 use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
 use crate::tasks::core::{Core, Report, Stage};
 use crate::tasks::exchange;
@@ -220,11 +220,7 @@ async fn drain(core: &Core, writer: &Writer) {
             sleep(Duration::from_millis(300)).await;
         }
     }
-    let left = core.with_shard(|shard| {
-        let left = shard.unwritten_count();
-        shard.counters.drop_points(DropReason::Stopped, left);
-        left
-    });
+    let left = core.with_shard(Shard::give_up);
     core.report(Report::Drained(left, Box::new(core.stats().0)));
 }
 

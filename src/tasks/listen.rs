@@ -22,7 +22,7 @@ pub fn start(
     let core = Rc::clone(core);
     spawn(async move {
         while core.stage.get() == Stage::Running {
-            core.changed.until(|| core.connections_of(speech) < options.connections_max).await;
+            core.changed.until(|| core.may_accept(speech, options)).await;
             match listener.accept().await {
                 Ok(stream) => serve(&core, stream, speech, options),
                 Err(error) => {

@@ -44,6 +44,8 @@ pub struct CorePlan {
     pub reports: Sender<Report>,
     /// TCP listeners, and how their connections are treated.
     pub listeners: Vec<(Socket, Speech, ConnectionOptions)>,
+    /// Connections of all kinds that this core may have open.
+    pub connections_max: usize,
     /// The UDP socket.
     pub datagrams: Option<Socket>,
     /// The data directory.
@@ -67,8 +69,8 @@ pub async fn run(plan: CorePlan) {
         own_bell: plan.links.own_bell,
         orders: plan.orders,
         reports: plan.reports,
+        connections_max: plan.connections_max,
     }));
-    core.with_shard(|_| ());
     let is_writing = plan.writer.is_some();
     let writer = Rc::new(start_writer(plan.processor, plan.directory, plan.writer, bell));
     let exchanging = exchange::start(&core, &writer);
@@ -103,7 +105,7 @@ pub async fn run(plan: CorePlan) {
     match flushing {
         Some(task) => task.await,
         None => {
-            let left = core.shard.borrow().unwritten_count();
+            let left = core.with_shard(Shard::give_up);
             core.report(Report::Drained(left, Box::new(core.stats().0)));
         }
     }
