@@ -44,3 +44,10 @@ pub const FLUSH_BATCH: usize = 64;
 
 /// Batches with the writer or on their way: one worked on, the others ready for it.
 pub const FLUSH_BATCHES: usize = 4;
+
+/// Points of one metric written at once; more wait for the next update. Bounds the writer's memory
+/// whatever one metric has gathered, and is a multiple of the cache's block.
+pub const UPDATE_POINTS_MAX: u32 = 16_380;
+
+/// A batch for the writer is closed early when it holds this many points.
+pub const FLUSH_BATCH_POINTS: usize = 65_536;

@@ -140,22 +140,24 @@ impl Cache {
         self.entries.get(metric.0).writing.count() > 0
     }
 
-    /// Hands all waiting points of the metric to a flush: appends them to `out` in ascending
-    /// order and keeps them readable until [`Cache::confirm`] or [`Cache::restore`].
-    /// Returns how many were merged away because of equal timestamps.
-    pub fn take(&mut self, metric: MetricId, out: &mut Vec<Point>) -> u32 {
+    /// Hands the metric's waiting points, the oldest `points_max` (a multiple of a block's five) if
+    /// there are more, to a flush: appends them to `out` in ascending order and keeps them readable
+    /// until [`Cache::confirm`] or [`Cache::restore`]. Returns how many were merged away because of
+    /// equal timestamps.
+    pub fn take(&mut self, metric: MetricId, points_max: u32, out: &mut Vec<Point>) -> u32 {
         debug_assert!(out.is_empty(), "points of one metric only");
         let entry = self.entries.get_mut(metric.0);
         assert!(entry.writing.count() == 0, "one flush per metric at a time");
-        std::mem::swap(&mut entry.waiting, &mut entry.writing);
-        let moved = u64::from(entry.writing.count());
-        self.points.collect(&entry.writing, out);
-        let merged = sort_last_wins(out);
-        if merged > 0 {
-            self.points.refill(&mut entry.writing, out);
+        let merged = self.points.sort(&mut entry.waiting);
+        if entry.waiting.count() > points_max {
+            entry.writing = self.points.cut(&mut entry.waiting, points_max);
+        } else {
+            std::mem::swap(&mut entry.waiting, &mut entry.writing);
         }
-        self.waiting_count -= moved;
-        self.writing_count += moved - u64::from(merged);
+        self.points.collect(&entry.writing, out);
+        let moved = u64::from(entry.writing.count());
+        self.waiting_count -= moved + u64::from(merged);
+        self.writing_count += moved;
         merged
     }
 

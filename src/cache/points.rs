@@ -124,6 +124,28 @@ impl Points {
         *chain = Chain::default();
     }
 
+    /// Cuts off the chain's first `count` points, which are then in ascending order; the rest stays.
+    /// `count` is a multiple of a block's points and less than the chain has.
+    pub(crate) fn cut(&mut self, chain: &mut Chain, count: u32) -> Chain {
+        assert!(count > 0 && (count as usize).is_multiple_of(BLOCK_POINTS) && count < chain.count);
+        debug_assert!(chain.sort_at == 0, "only a chain in order has first points");
+        let mut last = chain.head;
+        for _ in 1..count as usize / BLOCK_POINTS {
+            last = self.blocks.get(last).next;
+        }
+        let block = self.blocks.get(last);
+        let newest_s = block.times[BLOCK_POINTS - 1];
+        let first = Chain { head: chain.head, tail: last, count, newest_s, sort_at: 0 };
+        chain.head = block.next;
+        chain.count -= count;
+        first
+    }
+
+    /// Puts the chain in order, merging equal timestamps; returns how many were merged away.
+    pub(crate) fn sort(&mut self, chain: &mut Chain) -> u32 {
+        if chain.sort_at == 0 { 0 } else { self.sort_in_place(chain) }
+    }
+
     /// Replaces the chain's content by `points`, which are in ascending order without repeats.
     pub(crate) fn refill(&mut self, chain: &mut Chain, points: &[Point]) {
         self.clear(chain);

@@ -9,7 +9,7 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u8, u32, i32),
-    Take(u8),
+    Take(u8, u32),
     Confirm(u8),
     Restore(u8, u32),
     Forget(u8),
@@ -18,7 +18,7 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         8 => (0u8..5, 0u32..40, any::<i32>()).prop_map(|(m, t, v)| Op::Insert(m, t, v)),
-        2 => (0u8..5).prop_map(Op::Take),
+        2 => (0u8..5, 1u32..9).prop_map(|(m, n)| Op::Take(m, n * 5)),
         1 => (0u8..5).prop_map(Op::Confirm),
         1 => (0u8..5, 1u32..30).prop_map(|(m, n)| Op::Restore(m, n)),
         1 => (0u8..5).prop_map(Op::Forget),
@@ -58,15 +58,17 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], op: &Op) {
             cache.insert(&name_of(m), Point { timestamp_s, value });
             models[usize::from(m)].waiting.insert(timestamp_s, value);
         }
-        Op::Take(m) => {
+        Op::Take(m, points_max) => {
             let model = &mut models[usize::from(m)];
             let Some(metric) = cache.lookup(&name_of(m)) else { return };
             if cache.is_writing(metric) || cache.waiting_of(metric) == 0 {
                 return;
             }
             let mut out = Vec::new();
-            cache.take(metric, &mut out);
+            cache.take(metric, points_max, &mut out);
             model.writing = std::mem::take(&mut model.waiting);
+            let rest = model.writing.keys().nth(points_max as usize).copied();
+            model.waiting = rest.map(|rest| model.writing.split_off(&rest)).unwrap_or_default();
             assert_eq!(pairs(&out), model.writing.clone().into_iter().collect::<Vec<_>>());
         }
         Op::Confirm(m) => {
@@ -111,7 +113,7 @@ proptest! {
             let Some(metric) = cache.metric_at(index) else { continue };
             cache.restore(metric, u32::MAX);
             let mut out = Vec::new();
-            if cache.waiting_of(metric) > 0 { cache.take(metric, &mut out); }
+            if cache.waiting_of(metric) > 0 { cache.take(metric, 500, &mut out); }
             cache.confirm(metric);
             prop_assert!(cache.forget(metric));
         }
@@ -129,7 +131,7 @@ fn counts_what_a_point_replaces() {
     assert_eq!(cache.insert(b"a", point(5, 4.0)).replaced_count, 0);
     let mut out = Vec::new();
     let metric = cache.lookup(b"a").unwrap();
-    assert_eq!(cache.take(metric, &mut out), 1);
+    assert_eq!(cache.take(metric, 500, &mut out), 1);
     assert_eq!(pairs(&out), [(5, 4.0), (10, 2.0)]);
     assert_eq!((cache.waiting_count(), cache.writing_count()), (0, 2));
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cache::{MetricId, NextFlush};
+use crate::limits::UPDATE_POINTS_MAX;
 use crate::metric::name::file_path;
 use crate::metric::point::Point;
 use crate::metric::series::SeriesSpec;
@@ -27,6 +28,9 @@ pub struct FlushJob {
     pub known: Option<Known>,
     /// Set when there is no file: what the new one looks like.
     pub create: Option<SeriesSpec>,
+    /// With `create`: a path, ending in NUL, that the file may have from a time when tagged series
+    /// were not hashed; carbon renames such a file. Empty if there is none.
+    pub former_path: Vec<u8>,
     /// The wall clock's time for whisper's age limits, in seconds.
     pub now_s: u32,
     /// What became of it.
@@ -105,6 +109,7 @@ impl FlushJob {
             points: Vec::new(),
             known: None,
             create: None,
+            former_path: Vec::new(),
             now_s: 0,
             outcome: Outcome::Pending,
         }
@@ -213,7 +218,15 @@ impl Shard {
         file_path(self.cache.name(metric), hash_tagged, &mut job.path)
             .expect("a canonical name has a path");
         job.path.push(0);
-        let merged = self.cache.take(metric, &mut job.points);
+        job.former_path.clear();
+        if job.create.is_some() && hash_tagged && self.cache.name(metric).contains(&b';') {
+            // The readable form may be too long for a file name; then there is no such file.
+            match file_path(self.cache.name(metric), false, &mut job.former_path) {
+                Ok(()) => job.former_path.push(0),
+                Err(_) => job.former_path.clear(),
+            }
+        }
+        let merged = self.cache.take(metric, UPDATE_POINTS_MAX, &mut job.points);
         self.counters.replaced += u64::from(merged);
         true
     }

@@ -34,6 +34,9 @@ const RESUME_PERCENT: usize = 90;
 /// forgotten, and their files are opened anew when points come again.
 const INDEX_PERCENT: usize = 50;
 
+/// Messages whose end has not come may take this share of the budget.
+const MESSAGES_PERCENT: usize = 50;
+
 /// What a shard is told at its start.
 #[derive(Debug, Clone)]
 pub struct ShardOptions {
@@ -156,9 +159,21 @@ impl Shard {
         self.is_full() || self.outbox.is_full()
     }
 
-    /// Memory of the budget in use, in bytes: cache, batches, partial messages.
+    /// Memory of the budget in use, in bytes: cache, batches, and partial messages up to their
+    /// share, so that these alone never stop the receivers they wait for.
     pub fn bytes(&self) -> usize {
-        self.cache.bytes() + self.outbox.bytes() + self.connection_bytes
+        let messages = self.connection_bytes.min(self.messages_bytes_max());
+        self.cache.bytes() + self.outbox.bytes() + messages
+    }
+
+    /// Whether partial messages take more than their share of the budget: the connection that
+    /// finds it so gives up its message.
+    pub fn has_too_much_unfinished(&self) -> bool {
+        self.connection_bytes > self.messages_bytes_max()
+    }
+
+    fn messages_bytes_max(&self) -> usize {
+        self.options.budget_bytes / 100 * MESSAGES_PERCENT
     }
 
     /// A connection's buffer grew or shrank.

@@ -98,6 +98,23 @@ impl Tree {
         }
     }
 
+    /// Gives a file a new name, making its directory; `Ok(false)` when there is none under the old
+    /// name or the new one is taken.
+    pub fn rename_file(&self, from: &CStr, to: &CStr) -> io::Result<bool> {
+        if let Err(error) = self.open_at(from, &how(libc::O_PATH, 0, self.resolve)) {
+            let is_missing = error.kind() == io::ErrorKind::NotFound;
+            return if is_missing { Ok(false) } else { Err(error) };
+        }
+        let (old_parent, old_name) = split(from);
+        let (new_parent, new_name) = split(to);
+        let (old, new) = (self.open_directory(old_parent)?, self.open_directory(new_parent)?);
+        match rename_new(&old, &old_name, &new, &new_name) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Renames a damaged file to `NAME.damaged-EPOCH`, which no Graphite program reads as a
     /// metric. Returns the new path.
     pub fn set_aside(&self, path: &CStr, now_s: u32) -> io::Result<String> {
@@ -107,7 +124,7 @@ impl Tree {
             let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             let label = format!("{}.damaged-{now_s}{suffix}", name.to_string_lossy());
             let aside = CString::new(label).expect("a file name holds no NUL");
-            match rename_new(&parent, &name, &aside) {
+            match rename_new(&parent, &name, &parent, &aside) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -253,22 +270,22 @@ fn create_and_rename(
     let temporary = CString::new(label).expect("a number holds no NUL");
     let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
     let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
-    let result =
-        fill(&file, header, bytes, layout).and_then(|()| rename_new(parent, &temporary, name));
+    let result = fill(&file, header, bytes, layout)
+        .and_then(|()| rename_new(parent, &temporary, parent, name));
     if result.is_err() {
         remove(parent, &temporary);
     }
     result.map(|()| file)
 }
 
-/// Renames within one directory; fails with `AlreadyExists` if the new name is taken.
-fn rename_new(parent: &OwnedFd, from: &CStr, to: &CStr) -> io::Result<()> {
-    // SAFETY: both paths are valid C strings and the descriptor is open for the call.
+/// Renames; fails with `AlreadyExists` if the new name is taken.
+fn rename_new(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
     let status = unsafe {
         libc::renameat2(
-            parent.as_raw_fd(),
+            old.as_raw_fd(),
             from.as_ptr(),
-            parent.as_raw_fd(),
+            new.as_raw_fd(),
             to.as_ptr(),
             libc::RENAME_NOREPLACE,
         )

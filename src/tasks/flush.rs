@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer};
 
-use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
+use crate::limits::{FLUSH_BATCH, FLUSH_BATCH_POINTS, FLUSH_BATCHES};
 use crate::shard::Shard;
 use crate::shard::flush::{FlushJob, FlushNews, NextJob};
 use crate::shard::query::Answer;
@@ -25,6 +25,9 @@ const THROTTLE_SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// Sweeps without any success before a drain gives up on what is left.
 const DRAIN_ATTEMPTS: u32 = 3;
+
+/// A job's buffer for points is kept up to this capacity: 16 KiB, over all jobs 4 MiB a core.
+const JOB_POINTS_KEPT: usize = 1_024;
 
 /// One line per cause and this interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,6 +117,9 @@ impl Writer {
                 if let Some(news) = shard.complete(job, now) {
                     self.log.borrow_mut().tell(news, now);
                 }
+                if job.points.capacity() > JOB_POINTS_KEPT {
+                    job.points = Vec::new();
+                }
             }
         });
         batch.used = 0;
@@ -186,14 +192,18 @@ async fn sweep(core: &Core, writer: &Writer) -> u64 {
 
 /// Fills a batch; says why it stopped.
 async fn fill(core: &Core, batch: &mut WriteBatch) -> NextJob {
-    while batch.used < FLUSH_BATCH {
+    let mut points = 0;
+    while batch.used < FLUSH_BATCH && points < FLUSH_BATCH_POINTS {
         if batch.jobs.len() == batch.used {
             batch.jobs.push(FlushJob::empty());
         }
         let job = &mut batch.jobs[batch.used];
         let next = core.with_shard(|shard| shard.next_flush(Instant::now(), job));
         match next {
-            NextJob::Ready => batch.used += 1,
+            NextJob::Ready => {
+                points += job.points.len();
+                batch.used += 1;
+            }
             NextJob::Busy => yield_if_needed().await,
             NextJob::Wait(_) | NextJob::SweepOver => return next,
         }

@@ -31,7 +31,9 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                     take_large(core, &mut carry).await;
                 }
                 patience.unfinished(!carry.bytes.is_empty(), carry.bytes.len() <= count);
-                core.with_shard(|shard| shard.account_connection(carried, carry.bytes.len()));
+                if !account(core, carried, carry.bytes.len()) {
+                    break;
+                }
                 if core.shard.borrow_mut().outbox().has_unsent() {
                     core.outgoing.notify();
                 }
@@ -46,6 +48,18 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         yield_if_needed().await;
     }
     core.with_shard(|shard| shard.account_connection(carry.bytes.len(), 0));
+}
+
+/// Accounts for a connection's unfinished message; false when there is no memory for it.
+fn account(core: &Core, before_bytes: usize, after_bytes: usize) -> bool {
+    core.with_shard(|shard| {
+        shard.account_connection(before_bytes, after_bytes);
+        let fits = after_bytes <= before_bytes || !shard.has_too_much_unfinished();
+        if !fits {
+            shard.refuse(Receiver::Pickle, DropReason::PickleMessage);
+        }
+        fits
+    })
 }
 
 /// The beginning of a message, with its header.

@@ -3,28 +3,37 @@
 //! Datagrams cannot be held back, so when the cache or a link is full their points are counted
 //! and dropped. What the kernel drops before that shows in the socket's own counter.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::{Task, spawn, yield_if_needed};
+use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
 use crate::tasks::receive_tcp::refuse_line;
-use crate::wire::line::{Lines, parse, parse_unterminated};
+use crate::wire::line::{LineError, Lines, RawLine, parse, parse_unterminated};
 
 /// Datagrams taken before other tasks have their turn.
 const BURST: usize = 32;
 
+/// Pause after a read that failed.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
 /// Starts receiving datagrams. The task is cancelled at the stop, after which [`take_rest`] takes
 /// what the kernel still holds.
-pub fn start(core: &Rc<Core>, socket: Rc<std::cell::RefCell<Stream>>) -> Task<()> {
+pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     let core = Rc::clone(core);
     core.datagrams.set(Some(socket.borrow().descriptor()));
     spawn(async move {
         loop {
             let first = wait(&core, &socket).await;
-            let Ok(count) = first else { continue };
+            let Ok(count) = first else {
+                // An error that stays would otherwise take a whole core.
+                sleep(ERROR_PAUSE).await;
+                continue;
+            };
             take(&core, count);
             take_more(&core, &socket.borrow(), BURST);
             if core.shard.borrow_mut().outbox().has_unsent() {
@@ -41,7 +50,7 @@ pub fn take_rest(core: &Core, socket: &Stream) {
 }
 
 #[expect(clippy::await_holding_refcell_ref, reason = "no other task borrows the socket meanwhile")]
-async fn wait(core: &Core, socket: &std::cell::RefCell<Stream>) -> std::io::Result<usize> {
+async fn wait(core: &Core, socket: &RefCell<Stream>) -> std::io::Result<usize> {
     socket.borrow_mut().read_into(&core.read_buffer, None).await
 }
 
@@ -73,11 +82,7 @@ fn take_datagram(shard: &mut Shard, datagram: &[u8], is_full: bool) {
     }
 }
 
-fn take_line(
-    shard: &mut Shard,
-    line: Result<crate::wire::line::RawLine<'_>, crate::wire::line::LineError>,
-    is_full: bool,
-) {
+fn take_line(shard: &mut Shard, line: Result<RawLine<'_>, LineError>, is_full: bool) {
     match line {
         Ok(_) if is_full => shard.refuse(Receiver::Udp, DropReason::CacheFull),
         Ok(line) => shard.ingest(Receiver::Udp, line.name, line.timestamp, line.value),

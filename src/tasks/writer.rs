@@ -195,10 +195,20 @@ impl Writer {
             desk.checked = false;
             desk.created = false;
             let Some(spec) = &job.create else { continue };
+            let path = path_of(&job.path);
+            if !job.former_path.is_empty() {
+                match self.tree.rename_file(path_of(&job.former_path), path) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => {
+                        job.outcome = failure("rename series file", &error);
+                        continue;
+                    }
+                }
+            }
             let header = Header::new(spec).expect("the schema's archives were checked");
             desk.header_bytes.clear();
             header.encode(&mut desk.header_bytes);
-            let path = path_of(&job.path);
             let bytes = header.file_bytes();
             let layout = self.options.layout;
             match self.tree.create_file(path, &desk.header_bytes, bytes, layout) {
