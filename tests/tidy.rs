@@ -53,12 +53,12 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     let mut directories = vec![root];
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(directory).expect("readable sources") {
+            let path = entry.expect("readable sources").path();
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
+                let text = fs::read_to_string(&path).expect("readable sources");
                 files.push((path, text));
             }
         }
@@ -69,13 +69,13 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
 /// The module below `src` that a file belongs to.
 fn module_of(path: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let first = path.strip_prefix(root).unwrap().components().next().unwrap();
-    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    let first = path.strip_prefix(root).expect("readable sources").components().next().unwrap();
+    first.as_os_str().to_str().expect("readable sources").trim_end_matches(".rs").to_owned()
 }
 
 /// The code of a file without comments and without its tests.
 fn code_of(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().expect("readable sources");
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.collect::<Vec<_>>().join("\n")
 }
@@ -192,7 +192,7 @@ fn files_functions_and_lines_stay_small() {
 #[test]
 fn the_map_names_every_module() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
-    let text = text.unwrap();
+    let text = text.expect("readable sources");
     for line in text.lines().filter_map(|line| line.strip_prefix("pub mod ")) {
         let module = line.trim_end_matches(';');
         assert!(text.contains(&format!("[`{module}`]")), "the map in lib.rs lacks {module}");
