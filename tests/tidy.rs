@@ -69,7 +69,12 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
 /// The module below `src` that a file belongs to.
 fn module_of(path: &Path) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let first = path.strip_prefix(root).expect("readable sources").components().next().unwrap();
+    let first = path
+        .strip_prefix(root)
+        .expect("readable sources")
+        .components()
+        .next()
+        .expect("a file below src");
     first.as_os_str().to_str().expect("readable sources").trim_end_matches(".rs").to_owned()
 }
 

@@ -124,7 +124,7 @@ impl Points {
         *chain = Chain::default();
     }
 
-    /// Cuts off the chain's first `count` points, which are then in ascending order; the rest stays.
+    /// Cuts off the first `count` points of a chain that is in order; the rest stays.
     /// `count` is a multiple of a block's points and less than the chain has.
     pub(crate) fn cut(&mut self, chain: &mut Chain, count: u32) -> Chain {
         assert!(count > 0 && (count as usize).is_multiple_of(BLOCK_POINTS) && count < chain.count);
