@@ -94,6 +94,24 @@ fn decode_value(bytes: &[u8]) -> f64 {
     f64::from_be_bytes(value)
 }
 
+/// How many slots of an archive hold an interval that no reader looks for there: not a multiple of
+/// the step, another slot's, or any at all in an archive that counts as empty. `file` reaches at
+/// least to the archive's end.
+pub fn misplaced_slots(file: &[u8], archive: &Archive) -> u32 {
+    let start = index(archive.offset);
+    let slots = &file[start..start + slots_bytes(archive.slot_count)];
+    let base_s = decode_interval(slots);
+    let is_misplaced = |(slot, bytes): &(u32, &[u8])| {
+        let interval_s = decode_interval(bytes);
+        interval_s != 0
+            && (base_s == 0
+                || !interval_s.is_multiple_of(archive.step_s)
+                || archive.slot(i64::from(interval_s), base_s) != *slot)
+    };
+    let count = (0..).zip(slots.chunks_exact(SLOT_BYTES)).filter(is_misplaced).count();
+    u32::try_from(count).expect("at most the archive's slots")
+}
+
 /// The value of a slot if it holds the expected interval; a slot of another lap, or one never
 /// written, is null.
 pub(super) fn decode_known(bytes: &[u8], expected_s: i64) -> Option<f64> {
@@ -135,6 +153,25 @@ mod tests {
         check(300, 5);
         check(360, 1);
         check(u32::MAX, 3);
+    }
+
+    #[test]
+    fn misplaced_slots_are_counted() {
+        let check = |slots: [u32; 5], want: u32| {
+            let mut file = vec![0; 28];
+            slots.iter().for_each(|interval_s| {
+                file.extend_from_slice(&interval_s.to_be_bytes());
+                file.extend_from_slice(&1.0_f64.to_be_bytes());
+            });
+            assert_eq!(misplaced_slots(&file, &ARCHIVE), want, "{slots:?}");
+        };
+        check([0, 0, 0, 0, 0], 0);
+        check([6_000, 6_060, 0, 0, 6_240], 0);
+        check([6_000, 5_760, 6_420, 0, 6_240], 0);
+        check([6_000, 6_000, 0, 0, 0], 1);
+        check([6_000, 6_061, 0, 6_240, 0], 2);
+        check([0, 6_060, 6_120, 0, 0], 2);
+        check([6_001, 6_060, 0, 0, 0], 2);
     }
 
     #[test]

@@ -30,18 +30,23 @@
 //! - `update`: points into archives, and from each archive into the coarser ones;
 //! - `image`: the slots that an update holds in memory, its reads and its writes;
 //! - `pyset`: the order in which Python propagates, which shows in the bytes;
-//! - `fetch`: a range of one archive, read.
+//! - `fetch`: a range of one archive, read;
+//! - `migrate`, `resize`: a file in another layout, exactly or as whisper's tool does it.
 
 mod archive;
 mod fetch;
 mod header;
 mod image;
+mod migrate;
 mod pyset;
+mod resize;
 mod rollup;
 mod update;
 
-pub use archive::{Archive, SLOT_BYTES};
+pub use archive::{Archive, SLOT_BYTES, misplaced_slots};
 pub use fetch::{Fetch, FetchError, FetchReads};
 pub use header::{HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES};
 pub use image::Transfer;
+pub use migrate::migrate;
+pub use resize::{Resample, resize};
 pub use update::{Bases, NotCovered, Outcome, Step, Update};

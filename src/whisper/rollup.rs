@@ -34,6 +34,11 @@ impl Rollup {
         self.known_count += 1;
     }
 
+    /// Adds slots whose values are unknown.
+    pub(super) fn push_unknown(&mut self, slot_count: u32) {
+        self.slot_count = self.slot_count.saturating_add(slot_count);
+    }
+
     /// The coarser value, if at least one value is known and their share reaches `x_files_factor`.
     ///
     /// Both sides are compared as `f64`: 1 of 10 is less than the `f32` 0.1, as in whisper.
