@@ -168,10 +168,11 @@ pub fn identify(file: &File) -> io::Result<FileIdentity> {
 }
 
 /// Takes the file's exclusive lock (`flock`, as whisper and go-carbon do) if it is free.
-/// `Ok(false)`: somebody else holds it.
+/// `Ok(false)`: somebody else holds it, or gave its name to another file before the lock was
+/// free, so that what is written now would be lost.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(file.metadata()?.nlink() > 0),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -376,6 +377,22 @@ mod tests {
         );
         assert_eq!(identify(&file.unwrap()).unwrap().bytes, 20);
         assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_lost_its_name_cannot_be_locked() {
+        let (directory, tree) = tree();
+        let path = c_path(b"a.wsp");
+        let create = || tree.create_file(&path, b"h", 10, Layout::Sparse).unwrap();
+        let (first, other) = (create(), tree.open_file(&path).unwrap());
+        assert!(try_lock(&first).unwrap());
+        assert!(!try_lock(&other).unwrap(), "somebody holds it");
+        std::fs::remove_file(directory.join("a.wsp")).unwrap();
+        create();
+        drop(first);
+        assert!(!try_lock(&other).unwrap(), "it was replaced");
+        assert!(try_lock(&tree.open_file(&path).unwrap()).unwrap());
         std::fs::remove_dir_all(directory).unwrap();
     }
 
