@@ -100,6 +100,7 @@ Usage:
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
+  carbyne whisper verify|resize  check files or trees of files, bring them to other archives
 
 Options:
   -c, --config FILE              configuration, TOML; a go-carbon.conf works

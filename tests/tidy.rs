@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["limits", "metric", "wire", "schema", "whisper", "shard", "sys", "stats", "fatal"]),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
+    ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
     ("cli", &["config", "query"]),
     ("logging", &["config"]),
     ("fatal", &[]),
@@ -31,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "logging",
         ],
     ),
-    ("main", &["cli", "node"]),
+    ("main", &["cli", "node", "toolbox"]),
     ("lib", &[]),
 ];
 

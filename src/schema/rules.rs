@@ -29,6 +29,9 @@ const _: () = {
 pub struct Resolved<'a> {
     /// What the new file looks like.
     pub spec: SeriesSpec,
+    /// A section of storage-schemas.conf decided; otherwise the archives are carbon's for names
+    /// that nobody thought of.
+    pub is_listed: bool,
     /// Section of storage-schemas.conf that decided; `default` if none did.
     pub schema: &'a str,
     /// Section of storage-aggregation.conf that decided; `default` if none did.
@@ -103,6 +106,7 @@ impl Rules {
                     .and_then(|rule| rule.method)
                     .unwrap_or(Aggregation::Average),
             },
+            is_listed: schema.is_some(),
             schema: schema.map_or(IMPLICIT_RULE, |rule| &rule.section),
             aggregation: aggregation.map_or(IMPLICIT_RULE, |rule| &rule.section),
             gave_up,
@@ -426,13 +430,20 @@ mod tests {
         let retentions = vec![retention(10, 8640), retention(3600, 8760)];
         let aggregation = Aggregation::Sum;
         let spec = SeriesSpec { retentions, x_files_factor: 0.1, aggregation };
-        let want = Resolved { spec, schema: "web", aggregation: "count", gave_up: None };
+        let want =
+            Resolved { spec, is_listed: true, schema: "web", aggregation: "count", gave_up: None };
         assert_eq!(got, want);
         let got = rules.resolve("db");
         let retentions = vec![retention(60, 10_080)];
         let aggregation = Aggregation::Average;
         let spec = SeriesSpec { retentions, x_files_factor: 0.5, aggregation };
-        let want = Resolved { spec, schema: "default", aggregation: "default", gave_up: None };
+        let want = Resolved {
+            spec,
+            is_listed: false,
+            schema: "default",
+            aggregation: "default",
+            gave_up: None,
+        };
         assert_eq!(got, want);
         assert_eq!(rules.resolve("db.a").schema, "rest");
         assert_eq!(Rules::default().resolve("db"), want);

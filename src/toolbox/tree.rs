@@ -1,0 +1,284 @@
+//! Every file of a tree, shared out among threads, in memory that does not grow with the tree.
+//!
+//! ```text
+//! walk --batches--> worker ... worker --findings--> the calling thread: prints and counts
+//! ```
+//! One thread walks, depth first, holding one open directory a level, and hands out batches of
+//! paths over bounded queues; it waits when all are full. A worker gives a finding for each file
+//! that is worth one; the queue of findings is bounded too, so a slow reader of the output slows
+//! the work down. Symbolic links are not followed: a link out of the tree is none of its files,
+//! and one inside would name a file twice.
+
+use std::fs::{self, ReadDir};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use super::progress::{Counters, Progress, TICK};
+
+/// Most threads a command may be told to use.
+pub const JOBS_MAX: usize = 1_024;
+
+/// Paths handed out at once: enough that queues cost nothing beside opening a file.
+const BATCH: usize = 64;
+
+/// Batches that wait for one worker.
+const BATCHES: usize = 4;
+
+/// Findings that wait to be printed.
+const FINDINGS: usize = 1_024;
+
+/// Extension of a Whisper file.
+const SUFFIX: &[u8] = b".wsp";
+
+/// One thread for each processor there is for us.
+pub fn jobs_default() -> usize {
+    thread::available_parallelism().map_or(1, |count| count.get().min(JOBS_MAX))
+}
+
+/// What to walk, and how.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// A tree, or one file.
+    pub path: &'a Path,
+    /// A directory inside that is left out.
+    pub skip: Option<&'a Path>,
+    /// What else than `.wsp` a file's name may end in to be looked at.
+    pub other_suffix: Option<&'a str>,
+    /// Threads that work.
+    pub jobs: usize,
+    /// The progress is shown even where standard error is no terminal.
+    pub progress: bool,
+}
+
+impl Options<'_> {
+    /// Calls `work` for every file from several threads, and `tell` here for each finding. A
+    /// directory or entry that cannot be read goes to `work` as an error.
+    ///
+    /// # Errors
+    /// The first error of `tell`, which ends the work early.
+    pub fn for_each<F: Send>(
+        &self,
+        work: impl Fn(Result<&Path, (&Path, io::Error)>) -> Option<F> + Sync,
+        mut tell: impl FnMut(F) -> io::Result<()>,
+        err: &mut dyn Write,
+    ) -> io::Result<()> {
+        let counters = Counters::default();
+        let mut progress = Progress::new(self.progress);
+        thread::scope(|scope| {
+            let (finding_to, findings) = sync_channel::<F>(FINDINGS);
+            let mut queues = Vec::new();
+            for _ in 0..self.jobs {
+                let (to, from) = sync_channel::<Vec<Entry>>(BATCHES);
+                let (finding_to, counters, work) = (finding_to.clone(), &counters, &work);
+                scope.spawn(move || run_worker(&from, &finding_to, counters, work));
+                queues.push(to);
+            }
+            drop(finding_to);
+            if progress.is_shown() {
+                scope.spawn(|| count(self.walk(), &counters));
+            }
+            scope.spawn(|| hand_out(self.walk(), queues, &counters));
+            let result = loop {
+                match findings.recv_timeout(TICK) {
+                    Ok(finding) => {
+                        if let Err(error) = tell(finding) {
+                            break Err(error);
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break Ok(()),
+                }
+                progress.tick(&counters, err);
+            };
+            counters.stop.store(true, Ordering::Relaxed);
+            progress.finish(&counters, err);
+            result
+        })
+    }
+
+    fn walk(&self) -> Walk<'_> {
+        Walk { first: Some(self.path), open: Vec::new(), options: self }
+    }
+
+    fn is_wanted(&self, path: &Path) -> bool {
+        let name = path.as_os_str().as_bytes();
+        let is_other = |suffix: &str| name.ends_with(suffix.as_bytes());
+        name.ends_with(SUFFIX) || self.other_suffix.is_some_and(is_other)
+    }
+}
+
+/// A file, or what cannot be read.
+type Entry = Result<PathBuf, (PathBuf, io::Error)>;
+
+/// Depth first through a tree; a file given by itself is a tree of one.
+struct Walk<'a> {
+    first: Option<&'a Path>,
+    open: Vec<(PathBuf, ReadDir)>,
+    options: &'a Options<'a>,
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, path: PathBuf) -> Option<Entry> {
+        if self.options.skip.is_some_and(|skip| skip == path) {
+            return None;
+        }
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                self.open.push((path, entries));
+                None
+            }
+            Err(error) => Some(Err((path, error))),
+        }
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        if let Some(path) = self.first.take() {
+            if !path.is_dir() {
+                return Some(Ok(path.to_owned()));
+            }
+            if let Some(error) = self.enter(path.to_owned()) {
+                return Some(error);
+            }
+        }
+        loop {
+            let (directory, entries) = self.open.last_mut()?;
+            let entry = match entries.next() {
+                Some(Ok(entry)) => entry,
+                Some(Err(error)) => {
+                    let (directory, _) = self.open.pop()?;
+                    return Some(Err((directory, error)));
+                }
+                None => {
+                    self.open.pop();
+                    continue;
+                }
+            };
+            let path = directory.join(entry.file_name());
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => {
+                    if let Some(error) = self.enter(path) {
+                        return Some(error);
+                    }
+                }
+                Ok(kind) if kind.is_file() && self.options.is_wanted(&path) => {
+                    return Some(Ok(path));
+                }
+                Ok(_) => {}
+                Err(error) => return Some(Err((path, error))),
+            }
+        }
+    }
+}
+
+fn count(walk: Walk<'_>, counters: &Counters) {
+    for _ in walk {
+        counters.found.fetch_add(1, Ordering::Relaxed);
+        if counters.stop.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+    counters.all_found.store(true, Ordering::Release);
+}
+
+/// Gives each batch to a worker with room, or waits for the next in turn.
+fn hand_out(walk: Walk<'_>, queues: Vec<SyncSender<Vec<Entry>>>, counters: &Counters) {
+    let mut walk = walk.fuse();
+    let mut turn = 0;
+    while !counters.stop.load(Ordering::Relaxed) {
+        let mut batch: Vec<Entry> = walk.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return;
+        }
+        for _ in 0..queues.len() {
+            turn = (turn + 1) % queues.len();
+            match queues[turn].try_send(batch) {
+                Ok(()) => {
+                    batch = Vec::new();
+                    break;
+                }
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => batch = back,
+            }
+        }
+        if !batch.is_empty() && queues[turn].send(batch).is_err() {
+            return;
+        }
+    }
+}
+
+fn run_worker<F>(
+    from: &Receiver<Vec<Entry>>,
+    findings: &SyncSender<F>,
+    counters: &Counters,
+    work: &impl Fn(Result<&Path, (&Path, io::Error)>) -> Option<F>,
+) {
+    for entry in from.iter().flatten() {
+        if counters.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let finding = match entry {
+            Ok(path) => work(Ok(&path)),
+            Err((path, error)) => work(Err((&path, error))),
+        };
+        counters.done.fetch_add(1, Ordering::Relaxed);
+        if finding.is_some_and(|finding| findings.send(finding).is_err()) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_seen_once_and_links_and_skipped_places_never() {
+        let root = std::env::temp_dir().join(format!("carbyne-walk-{}", std::process::id()));
+        let skip = root.join("skipped");
+        for place in ["a/b", "skipped"] {
+            fs::create_dir_all(root.join(place)).expect("make a directory");
+        }
+        for number in 0..500 {
+            fs::write(root.join(format!("a/b/{number}.wsp")), "").expect("write a file");
+        }
+        for path in ["x.wsp", "x.wsp.left", "skipped/y.wsp", "notes.txt"] {
+            fs::write(root.join(path), "").expect("write a file");
+        }
+        std::os::unix::fs::symlink(&root, root.join("a/loop")).expect("make a link");
+        std::os::unix::fs::symlink(root.join("x.wsp"), root.join("l.wsp")).expect("make a link");
+        for jobs in [1, 3] {
+            let options = Options {
+                path: &root,
+                skip: Some(&skip),
+                other_suffix: Some(".wsp.left"),
+                jobs,
+                progress: false,
+            };
+            let mut seen = Vec::new();
+            let tell = |path: PathBuf| -> io::Result<()> {
+                seen.push(path);
+                Ok(())
+            };
+            let work = |entry: Result<&Path, (&Path, io::Error)>| entry.ok().map(Path::to_owned);
+            options.for_each(work, tell, &mut io::sink()).expect("nothing fails");
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), 502);
+            assert!(seen.contains(&root.join("x.wsp.left")));
+        }
+        // A reader that has seen enough ends the work.
+        let options =
+            Options { path: &root, skip: None, other_suffix: None, jobs: 2, progress: false };
+        let work = |entry: Result<&Path, (&Path, io::Error)>| entry.ok().map(Path::to_owned);
+        let refuse = |_| Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(options.for_each(work, refuse, &mut io::sink()).is_err());
+        fs::remove_dir_all(root).expect("remove the directory");
+    }
+}

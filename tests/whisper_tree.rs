@@ -1,0 +1,293 @@
+//! `carbyne whisper verify` and `resize` on a small tree: good, damaged, compressed, empty,
+//! foreign and unfinished files.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "support/whisper_file.rs"]
+mod whisper_file;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use carbyne::metric::point::Point;
+use carbyne::metric::series::Aggregation;
+use carbyne::whisper::Update;
+use whisper_file::File;
+
+const NOW_S: u32 = 1_700_000_000;
+
+/// A directory of its own, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let path = std::env::temp_dir().join(format!("carbyne-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Place(path)
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.0.join(path).exists()
+    }
+
+    /// Paths of all files below.
+    fn files(&self) -> Vec<String> {
+        let (mut found, mut open) = (Vec::new(), vec![self.0.clone()]);
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    found.push(path.strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `carbyne whisper` in a directory; gives its status, its lines sorted, and its errors.
+fn run(directory: &Path, args: &[&str]) -> (i32, Vec<String>, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_carbyne"))
+        .arg("whisper")
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let mut lines: Vec<String> = text(done.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    (done.status.code().unwrap(), lines, text(done.stderr))
+}
+
+/// An hour of points, every ten seconds, counted from 0.
+fn file(shape: &[(u32, u32)]) -> File {
+    let mut file = File::create(shape, 0.5, Aggregation::Sum);
+    let point = |n: u32| Point { timestamp_s: NOW_S - 3_600 + 10 * n, value: f64::from(n) };
+    file.update_many(&mut Update::new(), &(1..=360).map(point).collect::<Vec<Point>>(), NOW_S);
+    file
+}
+
+const TENS: &[(u32, u32)] = &[(10, 360)];
+
+/// `data/` with two good files and one of each other kind.
+fn tree(name: &str) -> Place {
+    let place = Place::new(name);
+    let good = file(TENS).bytes;
+    place.put("data/a/one.wsp", &good);
+    place.put("data/a/b/two.wsp", &good);
+    place.put("data/a/short.wsp", &good[..good.len() - 12]);
+    place.put("data/a/b/empty.wsp", b"");
+    place.put("data/packed.wsp", b"whisper_compressed\0\0\0\0");
+    place.put(&format!("data/_tagged/012/345/{}.wsp", "0123456789abcdef".repeat(4)), &good);
+    place.put("data/other/three.wsp", &good);
+    place.put("data/notes.txt", b"no Whisper file");
+    place.put("schemas", b"[ours]\npattern = ^a\\.\nretentions = 10s:10m,1m:1d\n");
+    place
+}
+
+#[test]
+fn verify_lists_what_is_damaged() {
+    let place = tree("verify-list");
+    let (status, lines, errors) = run(&place.0, &["verify", "data", "--jobs", "2"]);
+    let want = [
+        "7 files: 4 good, 0 suspect, 2 damaged, 1 compressed, 0 unreadable",
+        "data/a/b/empty.wsp: damaged: empty file",
+        "data/a/short.wsp: damaged: file of 4336 bytes with archives up to byte 4348",
+        "data/packed.wsp: compressed: compressed go-whisper file",
+    ];
+    assert_eq!((status, lines, errors.as_str()), (1, want.map(str::to_owned).to_vec(), ""));
+    let (status, lines, errors) = run(&place.0, &["verify", "data/a/one.wsp", "--progress"]);
+    assert_eq!((status, lines.len()), (0, 1));
+    assert!(errors.contains("1 files, ") || errors.contains("1 of 1 files, "), "{errors}");
+    let (status, lines, _) = run(&place.0, &["verify", "data/a/short.wsp", "--json"]);
+    let want = [
+        "{\"files\":1,\"good\":0,\"suspect\":0,\"damaged\":1,\"compressed\":0,\"unreadable\":0}",
+        "{\"path\":\"data/a/short.wsp\",\"state\":\"damaged\",\
+         \"reason\":\"file of 4336 bytes with archives up to byte 4348\"}",
+    ];
+    assert_eq!((status, lines), (1, want.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn verify_quarantines_with_paths_kept() {
+    let place = tree("verify-quarantine");
+    let before = place.files();
+    let dry = ["verify", "data", "--quarantine", "data/bad", "--dry-run"];
+    let (status, lines, _) = run(&place.0, &dry);
+    let want = "data/a/b/empty.wsp: damaged: empty file; would move to data/bad/a/b/empty.wsp";
+    assert_eq!((status, lines[1].as_str()), (1, want));
+    assert_eq!(place.files(), before);
+    // A file of that name in the quarantine stays.
+    place.put("data/bad/a/short.wsp", b"earlier");
+    let (status, lines, _) = run(&place.0, &dry[..4]);
+    assert_eq!(status, 1, "{lines:?}");
+    assert_eq!(fs::read(place.0.join("data/bad/a/short.wsp")).unwrap(), b"earlier");
+    for (path, is_there) in [
+        ("data/bad/a/b/empty.wsp", true),
+        ("data/bad/a/short.wsp-1", true),
+        ("data/a/b/empty.wsp", false),
+        ("data/a/short.wsp", false),
+        ("data/packed.wsp", true),
+    ] {
+        assert_eq!(place.has(path), is_there, "{path}");
+    }
+    // Idempotent: what was moved is not seen again.
+    let (status, lines, _) = run(&place.0, &dry[..4]);
+    assert_eq!((status, lines.len()), (0, 2), "{lines:?}");
+}
+
+#[test]
+fn verify_finds_misplaced_points_and_leaves_their_file() {
+    let place = tree("verify-slots");
+    let mut bytes = file(TENS).bytes;
+    bytes[28 + 12 * 7..][..4].copy_from_slice(&(NOW_S - 3).to_be_bytes());
+    place.put("data/a/odd.wsp", &bytes);
+    let args = ["verify", "data/a/odd.wsp", "--quarantine", "bad", "--slots"];
+    let (status, lines, _) = run(&place.0, &args);
+    assert_eq!((status, lines.len()), (1, 2));
+    assert_eq!(lines[1], "data/a/odd.wsp: suspect: archive 0: 1 misplaced slots");
+    assert!(place.has("data/a/odd.wsp"));
+    assert_eq!(run(&place.0, &args[..2]).0, 0);
+}
+
+fn resize<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["resize", "data", "--schemas", "schemas", "--now", "1700000000"];
+    args.extend(more);
+    args
+}
+
+#[test]
+fn resize_brings_a_tree_to_the_rules_once() {
+    let place = tree("resize");
+    let one = place.0.join("data/a/one.wsp");
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o640)).unwrap();
+    let old = fs::metadata(&one).unwrap();
+    // What a run that was killed leaves: unfinished files, beside files done and not done.
+    let unfinished = "data/a/one.wsp.carbyne-resize";
+    place.put(unfinished, &[7; 1_000]);
+    place.put("data/gone.wsp.carbyne-resize", b"");
+    let before = place.files();
+    let (status, lines, errors) = run(&place.0, &resize(&["--dry-run"]));
+    let summary = "2 resized, 0 fit, 1 no name, 2 no rule, 0 compressed, 2 damaged, 0 failed, \
+                   2 unfinished; 8696 to 36080 bytes (dry run, nothing was changed)";
+    assert_eq!((status, lines[0].as_str(), errors.as_str()), (1, summary, ""));
+    assert_eq!(lines[1], "data/a/b/empty.wsp: damaged: empty file");
+    assert_eq!(lines[2], "data/a/b/two.wsp: would be resized: 4348 to 18040 bytes");
+    assert_eq!(place.files(), before);
+    let (status, lines, _) = run(&place.0, &resize(&["--jobs", "2"]));
+    assert_eq!((status, lines.len()), (1, 3), "{lines:?}");
+    assert_eq!(lines[0], summary.replace(" (dry run, nothing was changed)", ""));
+    let kept: Vec<&String> =
+        before.iter().filter(|path| !path.ends_with(".carbyne-resize")).collect();
+    assert_eq!(place.files().iter().collect::<Vec<_>>(), kept);
+    let new = fs::metadata(&one).unwrap();
+    assert_eq!((new.mode(), new.mtime()), (old.mode(), old.mtime()));
+    assert_ne!(new.ino(), old.ino(), "a node tells the new file by its inode");
+    // The points: ten minutes of tens of seconds, and an hour of minutes.
+    let resized = File::open(fs::read(&one).unwrap()).unwrap();
+    let fetch = |from_s: u32| {
+        resized.fetch(i64::from(from_s), i64::from(NOW_S), NOW_S, None).unwrap().unwrap()
+    };
+    let (finest, values) = fetch(NOW_S - 600);
+    assert_eq!((finest.step_s(), values[59]), (10, Some(360.0)));
+    assert!(values.iter().all(Option::is_some));
+    let (minutes, values) = fetch(NOW_S - 3_000);
+    let first = (minutes.from_s() - i64::from(NOW_S - 3_600)) / 10;
+    let sum: i64 = (first..first + 6).sum();
+    assert_eq!((minutes.step_s(), values[0]), (60, Some(sum as f64)));
+    // Idempotent.
+    let (status, lines, _) = run(&place.0, &resize(&["--json"]));
+    assert_eq!((status, fs::metadata(&one).unwrap().ino()), (1, new.ino()));
+    let summary = lines.last().unwrap();
+    assert!(summary.contains("\"resized\":0,\"fit\":2,"), "{summary}");
+    assert!(summary.contains("\"unfinished\":0,\"old_bytes\":0"), "{summary}");
+}
+
+#[test]
+fn resize_leaves_alone_what_others_hold() {
+    let place = tree("resize-held");
+    fs::remove_file(place.0.join("data/a/short.wsp")).unwrap();
+    fs::remove_file(place.0.join("data/a/b/empty.wsp")).unwrap();
+    // Another run is working on this one.
+    let unfinished = place.put("data/a/else.wsp.carbyne-resize", b"");
+    let held = fs::File::open(&unfinished).unwrap();
+    held.lock().unwrap();
+    let (status, lines, _) = run(&place.0, &resize(&[]));
+    assert_eq!((status, lines.len()), (1, 2), "{lines:?}");
+    assert!(lines[1].ends_with("failed: another resize is working on it"), "{lines:?}");
+    assert!(unfinished.exists());
+    drop(held);
+    // A writer keeps a file for a moment: the exchange waits, and what was written is there.
+    let one = place.put("data/a/one.wsp", &file(TENS).bytes);
+    let writer = fs::File::options().write(true).open(&one).unwrap();
+    writer.lock().unwrap();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_carbyne"))
+        .arg("whisper")
+        .args(resize(&[]))
+        .current_dir(&place.0)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let newest = 28 + 12 * 359;
+    writer.write_all_at(&999.0_f64.to_be_bytes(), newest + 4).unwrap();
+    drop(writer);
+    assert!(running.wait().unwrap().success());
+    let resized = File::open(fs::read(&one).unwrap()).unwrap();
+    let now_s = i64::from(NOW_S);
+    let (_, values) = resized.fetch(now_s - 10, now_s, NOW_S, None).unwrap().unwrap();
+    assert_eq!(values, [Some(999.0)]);
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn one_file_is_resized_with_a_copy() {
+    let place = tree("resize-one");
+    let old = fs::read(place.0.join("data/a/one.wsp")).unwrap();
+    let one = ["resize", "data/a/one.wsp", "1m:1d", "10s:10m", "--now", "1700000000"];
+    let (status, lines, errors) = run(&place.0, &one);
+    let want = "data/a/one.wsp: 4348 to 18040 bytes; old file kept as data/a/one.wsp.bak";
+    assert_eq!((status, lines, errors.as_str()), (0, vec![want.to_owned()], ""));
+    assert_eq!(fs::read(place.0.join("data/a/one.wsp.bak")).unwrap(), old);
+    let check = |args: &[&str], status: i32, problem: &str| {
+        let (got, _, errors) = run(&place.0, args);
+        assert_eq!(got, status, "{args:?}: {errors}");
+        assert!(errors.contains(problem), "{args:?}: {errors}");
+    };
+    check(&["resize"], 64, "needs a file or a tree");
+    check(&["resize", "data"], 64, "a tree needs --schemas");
+    check(&["resize", "data/a/one.wsp"], 64, "needs retentions");
+    check(&["resize", "data/a/one.wsp", "1m"], 64, "`1m`: must be two parts");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "90s:2d"], 64, "NotAMultiple");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--xFilesFactor", "2"], 64, "0 to 1");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--newfile", "schemas"], 1, "exists");
+    check(&["resize", "data/a/short.wsp", "1m:1d"], 1, "archives up to byte");
+    check(&["resize", "nowhere.wsp", "1m:1d"], 1, "nowhere.wsp: No such file");
+    check(&["resize", "data", "1m:1d", "--schemas", "schemas"], 64, "exclude each other");
+    check(&["resize", "data", "--schemas", "data/notes.txt"], 1, "data/notes.txt");
+    check(&["resize", "data", "--schemas", "schemas", "--root", "a"], 64, "does not begin with");
+    check(&["verify"], 64, "takes one path");
+    check(&["verify", "data", "--jobs", "0"], 64, "--jobs takes 1 to");
+    check(&["verify", "data", "--nonsense"], 64, "--nonsense");
+    check(&["frobnicate"], 64, "needs `verify` or `resize`");
+    assert_eq!(run(&place.0, &["verify", "--help"]).0, 0);
+    assert_eq!(run(&place.0, &["resize", "--help"]).0, 0);
+}
