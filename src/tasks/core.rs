@@ -78,8 +78,10 @@ pub enum Report {
 pub enum Stage {
     /// Receiving.
     Running,
-    /// Receiving no more.
+    /// Taking no new connections, and of the old ones what the kernel holds.
     Stopping,
+    /// Taking nothing any more.
+    Closed,
     /// Writing everything out.
     Draining,
 }
@@ -179,8 +181,13 @@ impl Core {
         let since = Instant::now();
         self.shard.borrow_mut().counters.stalls += 1;
         self.flushable.notify();
-        self.room.until(|| !self.shard.borrow_mut().must_wait()).await;
+        self.room.until(|| self.is_closed() || !self.shard.borrow_mut().must_wait()).await;
         since.elapsed()
+    }
+
+    /// Whether nothing may be taken from receivers any more.
+    pub fn is_closed(&self) -> bool {
+        self.stage.get() >= Stage::Closed
     }
 
     /// Tells the shard the time and lends it for one call.

@@ -22,6 +22,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         let stalled = core.wait_for_room().await;
         match stream.read_into(&core.read_buffer, patience.timeout(stalled)).await {
             Ok(0) => break,
+            Ok(_) if core.is_closed() => break,
             Ok(count) => {
                 let carried = carry.bytes.len();
                 if take_messages(core, &mut carry, count, options).is_err() {
@@ -237,6 +238,9 @@ async fn take_large(core: &Core, carry: &mut Carry) {
             }
             core.wait_for_room().await;
             yield_if_needed().await;
+            if core.is_closed() {
+                break;
+            }
         },
     }
     carry.bytes = rest;

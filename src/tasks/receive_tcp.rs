@@ -54,6 +54,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         let timeout = patience.timeout(stalled);
         match stream.read_into(&core.read_buffer, timeout).await {
             Ok(0) => break,
+            Ok(_) if core.is_closed() => break,
             Ok(count) => {
                 let carried = carry.len();
                 let taken = core.with_shard(|shard| {
