@@ -23,7 +23,7 @@ pub const LINE_BYTES_MAX: usize = 16_384;
 pub const ARCHIVES_MAX: usize = 16;
 
 /// Bytes read from a socket at once, into one buffer per core: larger than any datagram (65,507),
-/// and large enough that a busy connection costs few calls (47 ns per line at 256 KiB).
+/// and large enough that a busy connection costs few calls.
 pub const READ_BYTES: usize = 256 << 10;
 
 /// Longest carbonlink request in bytes; go-carbon's limit. A longer one closes its connection.

@@ -9,7 +9,7 @@ use crate::cache::{Cache, MetricId};
 
 const BUCKETS: usize = 1_024;
 
-/// Entries looked at before the core gets its turn back: about 50 us.
+/// Entries looked at before the core gets its turn back.
 const SLICE: u32 = 4_096;
 
 /// go-carbon's `write-strategy`.

@@ -3,9 +3,10 @@
 //! A message that lies whole in the core's read buffer is decoded there. Only the beginning of a
 //! message whose end has not come is kept with its connection; its memory is part of the budget.
 
+use crate::limits::READ_BYTES;
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::yield_if_needed;
+use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
 use crate::tasks::receive_tcp::Patience;
@@ -37,6 +38,10 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                 }
                 if core.shard.borrow_mut().outbox().has_unsent() {
                     core.outgoing.notify();
+                }
+                if count == READ_BYTES {
+                    // This connection has more to say; the others' turn comes first.
+                    yield_now().await;
                 }
             }
             Err(error) => {
@@ -185,7 +190,7 @@ fn take_whole(
 
 /// Messages beyond this are taken in slices.
 fn is_large(carry: &Carry) -> bool {
-    carry.bytes.len() > crate::limits::READ_BYTES
+    carry.bytes.len() > READ_BYTES
 }
 
 fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {

@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::yield_if_needed;
+use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
 use crate::wire::line::{LineError, Lines, parse};
@@ -69,6 +69,10 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                 patience.unfinished(!carry.is_empty(), carry.len() <= count);
                 if core.shard.borrow_mut().outbox().has_unsent() {
                     core.outgoing.notify();
+                }
+                if count == READ_BYTES {
+                    // This connection has more to say; the others' turn comes first.
+                    yield_now().await;
                 }
             }
             Err(error) => {
