@@ -115,18 +115,32 @@ pub(crate) struct Client {
 impl Client {
     /// The cached points of a metric: (timestamp, value), ascending.
     pub(crate) fn query(&mut self, name: &str) -> Vec<(u32, f64)> {
-        let mut pickle = b"\x80\x02}(U\x04typeU\x0bcache-queryU\x06metricX".to_vec();
-        pickle.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
-        pickle.extend(name.as_bytes());
-        pickle.extend(b"u.");
-        let length = u32::try_from(pickle.len()).expect("short").to_be_bytes();
-        self.stream.write_all(&[&length[..], &pickle].concat()).expect("ask");
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).expect("read the answer's length");
-        let mut body = vec![0; u32::from_be_bytes(length) as usize];
-        self.stream.read_exact(&mut body).expect("read the answer");
-        datapoints(&body)
+        self.query_all(std::slice::from_ref(&name)).remove(0)
     }
+
+    /// The cached points of several metrics, asked for at once.
+    pub(crate) fn query_all(&mut self, names: &[&str]) -> Vec<Vec<(u32, f64)>> {
+        let requests: Vec<u8> = names.iter().flat_map(|name| request(name)).collect();
+        self.stream.write_all(&requests).expect("ask");
+        let mut answers = Vec::with_capacity(names.len());
+        for _ in names {
+            let mut length = [0; 4];
+            self.stream.read_exact(&mut length).expect("read the answer's length");
+            let mut body = vec![0; u32::from_be_bytes(length) as usize];
+            self.stream.read_exact(&mut body).expect("read the answer");
+            answers.push(datapoints(&body));
+        }
+        answers
+    }
+}
+
+fn request(name: &str) -> Vec<u8> {
+    let mut pickle = b"\x80\x02}(U\x04typeU\x0bcache-queryU\x06metricX".to_vec();
+    pickle.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
+    pickle.extend(name.as_bytes());
+    pickle.extend(b"u.");
+    let length = u32::try_from(pickle.len()).expect("short").to_be_bytes();
+    [&length[..], &pickle].concat()
 }
 
 fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
