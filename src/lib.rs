@@ -8,6 +8,7 @@ pub mod limits;
 pub mod logging;
 pub mod metric;
 pub mod node;
+pub mod query;
 pub mod schema;
 pub mod shard;
 pub mod stats;
