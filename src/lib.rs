@@ -35,7 +35,7 @@
 //! | [`shard`] | one core's whole state and all its decisions |
 //! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
-//! | [`config`], [`cli`] | the configuration, the command line |
+//! | [`config`], [`cli`], [`query`] | the configuration, the command line, a carbonlink client |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
 //! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
@@ -78,3 +78,4 @@ pub mod config;
 pub mod fatal;
 pub mod logging;
 pub mod node;
+pub mod query;

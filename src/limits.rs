@@ -29,6 +29,10 @@ pub const READ_BYTES: usize = 256 << 10;
 /// Longest carbonlink request in bytes; go-carbon's limit. A longer one closes its connection.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
+/// Longest carbonlink reply that `carbyne query` takes in bytes: 2.7 million points, a month of one
+/// metric at a point a second. A longer one is refused; decoding takes three times as much again.
+pub const REPLY_BYTES_MAX: u32 = 64 << 20;
+
 /// Open questions from one core to another. A further one waits.
 pub const QUESTIONS_MAX: usize = 256;
 

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let path = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(path)) => path,
+        Ok(Command::Query(query)) => return cli::run_query(&query, &mut out, &mut err),
         Ok(Command::Offline(command)) => return cli::run_offline(&command, &mut out, &mut err),
         Err(error) => return error.report(&mut err),
     };

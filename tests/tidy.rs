@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["limits", "metric", "wire", "schema", "whisper", "shard", "sys", "stats", "fatal"]),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
-    ("cli", &["config", "query"]),
+    ("cli", &["limits", "config", "query"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (
