@@ -43,6 +43,10 @@ pub const LINKS_BYTES: usize = 8 << 20;
 /// (80 us): 64 KiB carry about a thousand points.
 pub const BATCH_BYTES_MAX: usize = 64 << 10;
 
+/// Least bytes in one batch between cores: it must hold the longest record.
+pub const BATCH_BYTES_MIN: usize = 8 << 10;
+const _: () = assert!(BATCH_BYTES_MIN > 2 * NAME_BYTES_MAX, "a batch holds its longest record");
+
 /// Files in one batch for the writer: io_uring gains up to 64 (cold) and 32 to 64 (hot).
 pub const FLUSH_BATCH: usize = 64;
 

@@ -54,6 +54,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         }
         shard.account_connection(carry.accounted_bytes, 0);
     });
+    core.memory_freed();
 }
 
 /// Takes everything a read brought. On an error the connection is to be closed.
@@ -68,6 +69,9 @@ async fn take(
     while let Some(behind) = rest.take() {
         take_large(core, carry).await;
         carry.bytes = Vec::new();
+        if core.is_closed() {
+            return Ok(());
+        }
         rest = take_messages(core, carry, &behind, bytes_max)?;
     }
     if core.shard.borrow_mut().outbox().has_unsent() {
@@ -234,8 +238,17 @@ fn reason_of(error: ItemError) -> DropReason {
     }
 }
 
-/// Takes a message larger than the read buffer in slices, waiting for room between them.
+/// Takes a message larger than the read buffer in slices, waiting for room between them. One at a
+/// time: decoded it takes up to three times its length.
 async fn take_large(core: &Core, carry: &Carry) {
+    core.room.until(|| core.is_closed() || !core.is_decoding.get()).await;
+    core.is_decoding.set(true);
+    take_slices(core, carry).await;
+    core.is_decoding.set(false);
+    core.room.notify();
+}
+
+async fn take_slices(core: &Core, carry: &Carry) {
     let mut decoder = PickleDecoder::new();
     match decoder.points(carry.body()) {
         Err(_) => {

@@ -104,8 +104,9 @@ fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Result<()
         let end = memchr::memchr(b'\n', bytes);
         carry.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
         let Some(end) = end else { return check_unfinished(shard, carry) };
-        take_line(shard, Receiver::Tcp, carry)?;
+        let taken = take_line(shard, Receiver::Tcp, carry);
         carry.clear();
+        taken?;
         carry.shrink_to(0);
         bytes = &bytes[end + 1..];
     }
