@@ -112,7 +112,8 @@ class Node:
 
     def start(self, arguments=None):
         self.launch(arguments)
-        wait_until(self.ready, lambda: f"the node does not start: {self.log()[-2000:]}", 60, patient=True)
+        wait_until(self.ready, lambda: f"the node does not start: {self.log()[-2000:]}",
+                   60, patient=True)
         self.hwm_at_start = self.hwm_bytes()
         return self
 
@@ -154,7 +155,8 @@ class Node:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the node has not stopped {seconds} s after SIGTERM") from None
-        assert status in (0, self.status_at_stop), f"status {status} after SIGTERM: {self.log()[-2000:]}"
+        assert status in (0, self.status_at_stop), (
+            f"status {status} after SIGTERM: {self.log()[-2000:]}")
         self.assert_quiet_log()
 
     def kill(self):
