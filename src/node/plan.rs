@@ -14,7 +14,7 @@ use crate::node::listen::CoreSockets;
 use crate::schema::Rules;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
-use crate::shard::{LINKS_PERCENT, ShardOptions};
+use crate::shard::{LINKS_PERCENT, MESSAGES_PERCENT, ShardOptions};
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
 use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
@@ -65,6 +65,11 @@ impl Sizes {
         }
         let reserved = CORE_DESCRIPTORS * shards as u64;
         let connections_max = open_files.saturating_sub(reserved).max(64);
+        let message_bytes = u64::from(config.pickle.max_message_size);
+        let allowed = (budget / 100 * MESSAGES_PERCENT) as u64;
+        if config.pickle.listener.enabled && message_bytes > allowed {
+            log::info!("pickles beyond {allowed} bytes are refused: a core's share of the memory");
+        }
         Sizes {
             processors,
             budget_bytes,

@@ -35,7 +35,7 @@ const RESUME_PERCENT: usize = 90;
 const INDEX_PERCENT: usize = 40;
 
 /// Messages whose end has not come may take this share of the budget.
-const MESSAGES_PERCENT: usize = 25;
+pub const MESSAGES_PERCENT: usize = 25;
 
 /// Buffers of the links may take this share.
 pub const LINKS_PERCENT: usize = 12;

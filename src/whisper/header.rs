@@ -173,6 +173,8 @@ pub enum HeaderError {
     ZeroPoints,
     /// An archive whose step is not greater than that of the archive in front of it.
     StepsNotAscending,
+    /// An archive reaches back further than 32 bits of seconds: none of its slots can be valid.
+    RetentionTooLong,
     /// An archive that starts inside the header or inside the archive in front of it.
     Overlapping,
     /// The file ends before its last archive does.
@@ -199,6 +201,7 @@ impl fmt::Display for HeaderError {
             HeaderError::ZeroStep => f.write_str("archive with a step of 0 seconds"),
             HeaderError::ZeroPoints => f.write_str("archive with 0 points"),
             HeaderError::StepsNotAscending => f.write_str("archives not in ascending step order"),
+            HeaderError::RetentionTooLong => f.write_str("archive longer than 32 bits of seconds"),
             HeaderError::Overlapping => {
                 f.write_str("archive offset inside the header or another archive")
             }
@@ -240,6 +243,9 @@ fn parse_archives(bytes: &[u8]) -> Result<([Archive; ARCHIVES_MAX], usize), Head
         }
         if archive.step_s <= step_s_min {
             return Err(HeaderError::StepsNotAscending);
+        }
+        if archive.span_s() > u64::from(u32::MAX) {
+            return Err(HeaderError::RetentionTooLong);
         }
         if u64::from(archive.offset) < offset_min {
             return Err(HeaderError::Overlapping);
