@@ -157,6 +157,8 @@ impl FlushOrder {
     fn finish_pass(&mut self) {
         self.cursor = 0;
         self.phase = match self.phase {
+            // Nothing waited: what has come since is for the next sweep.
+            Phase::Range if self.key_min > self.key_max => Phase::Idle,
             Phase::Range => Phase::Count,
             Phase::Count => {
                 for bucket in 1..=BUCKETS {
