@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use lexopt::{Arg, Parser};
 
 use crate::config::{self, Config, ConfigError, Notice, nearest};
+use crate::toolbox;
 
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
@@ -40,6 +41,8 @@ pub enum Offline {
     ConfigShow(Option<PathBuf>),
     /// Print the version.
     Version,
+    /// `carbyne whisper` with these arguments.
+    Whisper(Vec<OsString>),
     /// Print help.
     Help(Topic),
 }
@@ -55,6 +58,8 @@ pub enum Topic {
     Check,
     /// `carbyne config`
     Config,
+    /// `carbyne whisper`
+    Whisper,
 }
 
 /// A command line that makes no sense.
@@ -100,6 +105,7 @@ Usage:
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
+  carbyne whisper COMMAND ...    look at Whisper files and change them
 
 Options:
   -c, --config FILE              configuration, TOML; a go-carbon.conf works
@@ -155,7 +161,7 @@ const LONG_OPTIONS: [&str; 5] =
     ["--config", "--help", "--version", "--check-config", "--config-print-default"];
 
 /// Our command words.
-const WORDS: [&str; 3] = ["serve", "check", "config"];
+const WORDS: [&str; 4] = ["serve", "check", "config", "whisper"];
 
 /// What stands on the command line, before it is made sense of.
 #[derive(Default)]
@@ -170,6 +176,10 @@ struct Given {
 
 /// Reads a command line without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut args = args.into_iter().peekable();
+    if args.next_if(|arg| arg == "whisper").is_some() {
+        return Ok(Command::Offline(Offline::Whisper(args.collect())));
+    }
     let given = options(args)?;
     let words: Vec<&str> = given.words.iter().map(String::as_str).collect();
     if given.help || words.first() == Some(&"help") {
@@ -177,6 +187,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "serve" => Some(Topic::Serve),
             "check" => Some(Topic::Check),
             "config" => Some(Topic::Config),
+            "whisper" => Some(Topic::Whisper),
             _ => None,
         });
         return Ok(Command::Offline(Offline::Help(topic.unwrap_or(Topic::Carbyne))));
@@ -285,11 +296,13 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Check(path) => check(path, out, err),
         Offline::ConfigDefault => print(out, config::REFERENCE),
         Offline::ConfigShow(path) => show(path.as_deref(), out, err),
+        Offline::Whisper(args) => toolbox::run(args, out, err),
         Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
         Offline::Help(Topic::Check) => print(out, HELP_CHECK),
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
+        Offline::Help(Topic::Whisper) => toolbox::run(&["--help".into()], out, err),
     };
     match run.and_then(|status| out.flush().map(|()| status)) {
         Ok(status) => ExitCode::from(status),
