@@ -15,6 +15,7 @@ use lexopt::{Arg, Parser};
 use crate::config::{self, Config, ConfigError, Notice, nearest};
 use crate::limits::NAME_BYTES_MAX;
 use crate::query::{self, Query};
+use crate::toolbox;
 
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
@@ -45,6 +46,8 @@ pub enum Offline {
     ConfigShow(Option<PathBuf>),
     /// Print the version.
     Version,
+    /// `carbyne whisper` with these arguments.
+    Whisper(Vec<OsString>),
     /// Print help.
     Help(Topic),
 }
@@ -62,6 +65,8 @@ pub enum Topic {
     Config,
     /// `carbyne query`
     Query,
+    /// `carbyne whisper`
+    Whisper,
 }
 
 /// A command line that makes no sense.
@@ -108,6 +113,7 @@ Usage:
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
   carbyne query NAME...          print the points that a running node has in its cache
+  carbyne whisper COMMAND ...    look at Whisper files and change them
 
 Options:
   -c, --config FILE              configuration, TOML; a go-carbon.conf works
@@ -183,7 +189,7 @@ const LONG_OPTIONS: [&str; 7] = [
 ];
 
 /// Our command words.
-const WORDS: [&str; 4] = ["serve", "check", "config", "query"];
+const WORDS: [&str; 5] = ["serve", "check", "config", "query", "whisper"];
 
 /// Longest `--timeout`: a day. Longer is a slip of the fingers.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
@@ -203,6 +209,10 @@ struct Given {
 
 /// Reads a command line without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut args = args.into_iter().peekable();
+    if args.next_if(|arg| arg == "whisper").is_some() {
+        return Ok(Command::Offline(Offline::Whisper(args.collect())));
+    }
     let given = options(args)?;
     let words: Vec<&str> = given.words.iter().map(String::as_str).collect();
     if given.help || words.first() == Some(&"help") {
@@ -211,6 +221,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "check" => Some(Topic::Check),
             "config" => Some(Topic::Config),
             "query" => Some(Topic::Query),
+            "whisper" => Some(Topic::Whisper),
             _ => None,
         });
         return Ok(Command::Offline(Offline::Help(topic.unwrap_or(Topic::Carbyne))));
@@ -377,12 +388,14 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Check(path) => check(path, out, err),
         Offline::ConfigDefault => print(out, config::REFERENCE),
         Offline::ConfigShow(path) => show(path.as_deref(), out, err),
+        Offline::Whisper(args) => toolbox::run(args, out, err),
         Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
         Offline::Help(Topic::Check) => print(out, HELP_CHECK),
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
         Offline::Help(Topic::Query) => print(out, HELP_QUERY),
+        Offline::Help(Topic::Whisper) => toolbox::run(&["--help".into()], out, err),
     };
     finish(run, out, err)
 }

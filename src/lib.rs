@@ -35,6 +35,7 @@
 //! | [`shard`] | one core's whole state and all its decisions |
 //! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
+//! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
 //! | [`config`], [`cli`], [`query`] | the configuration, the command line, a carbonlink client |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
@@ -72,6 +73,8 @@ pub mod shard;
 
 pub mod sys;
 pub mod tasks;
+
+pub mod toolbox;
 
 pub mod cli;
 pub mod config;

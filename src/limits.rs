@@ -57,5 +57,13 @@ pub const FLUSH_BATCHES: usize = 4;
 /// whatever one metric has gathered, and is a multiple of the cache's block.
 pub const UPDATE_POINTS_MAX: u32 = 16_380;
 
+/// Largest file that a tool takes into memory, in bytes; a greater one is refused. No archive of a
+/// Whisper file begins beyond it, and real files are a thousand times smaller.
+pub const TOOL_FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Most points that one `whisper update` takes, 256 MiB of them; more are refused. A node's
+/// yearly file at one point a second holds twice as many.
+pub const TOOL_POINTS_MAX: usize = 1 << 24;
+
 /// A batch for the writer is closed early when it holds this many points.
 pub const FLUSH_BATCH_POINTS: usize = 65_536;

@@ -21,7 +21,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["limits", "metric", "wire", "schema", "whisper", "shard", "sys", "stats", "fatal"]),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
-    ("cli", &["limits", "config", "query"]),
+    ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
+    ("cli", &["limits", "config", "query", "toolbox"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (

@@ -230,7 +230,8 @@ fn fill(file: &File, header: &[u8], bytes: u64, layout: Layout) -> io::Result<()
     file.write_all_at(header, 0)
 }
 
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+/// Gives a file this length with blocks of its own, or only the length where that is not possible.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
     // SAFETY: plain numbers and a descriptor that is open for the call.
     let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };

@@ -333,9 +333,9 @@ mod tests {
         check(&[(36, 4)], Ok(()));
         let needed = file_bytes + 12;
         check(&[(36, 6)], Err(HeaderError::FileTooShort { needed, found: file_bytes }));
-        let needed = u64::from(u32::MAX) * 13;
-        let greatest = [(28, u32::MAX), (36, u32::MAX)];
-        check(&greatest, Err(HeaderError::FileTooShort { needed, found: file_bytes }));
+        check(&[(28, u32::MAX), (36, u32::MAX)], Err(HeaderError::RetentionTooLong));
+        check(&[(32, u32::MAX / 5 + 1)], Err(HeaderError::RetentionTooLong));
+        check(&[(32, u32::MAX / 5)], Ok(()));
     }
 
     #[test]

@@ -30,18 +30,28 @@
 //! - `update`: points into archives, and from each archive into the coarser ones;
 //! - `image`: the slots that an update holds in memory, its reads and its writes;
 //! - `pyset`: the order in which Python propagates, which shows in the bytes;
-//! - `fetch`: a range of one archive, read.
+//! - `fetch`: a range of one archive, read;
+//! - `whole`: a file in memory from end to end, for tools;
+//! - `merge`, `fill`, `diff`: two such files brought together or compared.
 
 mod archive;
+mod diff;
 mod fetch;
+mod fill;
 mod header;
 mod image;
+mod merge;
 mod pyset;
 mod rollup;
 mod update;
+mod whole;
 
 pub use archive::{Archive, SLOT_BYTES};
+pub use diff::{ArchiveDiff, Difference, diff};
 pub use fetch::{Fetch, FetchError, FetchReads};
+pub use fill::fill;
 pub use header::{HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES};
 pub use image::Transfer;
+pub use merge::{UnlikeArchives, merge};
 pub use update::{Bases, NotCovered, Outcome, Step, Update};
+pub use whole::WholeFile;

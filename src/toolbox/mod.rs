@@ -1,0 +1,159 @@
+//! `carbyne whisper`: commands on Whisper files, which run without a node.
+//!
+//! Flags, default output and the bytes left in files are those of Python whisper's tools, so that
+//! scripts keep working; every command also speaks JSON. Answers go to standard output; an error
+//! is one line on standard error that names the file, with exit status 1, or 64 for a command
+//! line that makes no sense.
+//!
+//! A command is one [`Subcommand`] in the file of its group. It reads its arguments ([`args`]),
+//! opens files ([`file`]), lets [`crate::whisper`] do the work in memory, and prints
+//! ([`python`], [`json`]). Blocking calls are right here: nothing else runs in the process.
+
+mod args;
+mod combine;
+mod create;
+mod diff;
+mod file;
+mod info;
+mod json;
+mod path;
+mod python;
+mod settings;
+mod show;
+mod update;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use args::{Args, Opt};
+
+/// Exit status of a command that failed.
+const EXIT_FAILED: u8 = 1;
+/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+const EXIT_USAGE: u8 = 64;
+
+/// A command: its name, what it understands, and what it does.
+struct Subcommand {
+    name: &'static str,
+    help: &'static str,
+    options: &'static [Opt],
+    run: fn(&Args, &mut Session<'_>) -> Result<u8, Failure>,
+}
+
+/// All commands, in the order of the help.
+const SUBCOMMANDS: [&Subcommand; 11] = [
+    &info::INFO,
+    &show::FETCH,
+    &show::DUMP,
+    &create::CREATE,
+    &update::UPDATE,
+    &combine::MERGE,
+    &combine::FILL,
+    &diff::DIFF,
+    &settings::SET_XFF,
+    &settings::SET_AGGREGATION,
+    &path::PATH,
+];
+
+const HELP: &str = "\
+Usage: carbyne whisper COMMAND ...
+
+Looks at Whisper files and changes them, with the flags and the output of Python whisper's tools.
+
+  info FILE [FIELD]                  the header
+  fetch FILE                         values of a range of time
+  dump FILE                          the header and every slot
+  create FILE RETENTION...           a new file
+  update FILE [TIME:VALUE...]        points into a file
+  merge FROM TO                      the points of one file over those of another
+  fill FROM TO                       the gaps of one file with the points of another
+  diff FILE FILE                     the points in which two files differ
+  set-xff FILE XFF                   another xFilesFactor
+  set-aggregation FILE METHOD [XFF]  another aggregation method
+  path NAME...                       the files of metric names
+
+All take --json and --help. Times are seconds since 1970; --now sets the clock.
+
+Commands that change a file hold its exclusive flock while they do. A node respects that only with
+`flock = true`, and it remembers for ten minutes which archives of a file were empty and what the
+header said: stop it before you change files that it writes.
+";
+
+/// Where answers, notes and questions go.
+struct Session<'a> {
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+enum Failure {
+    /// A command line that makes no sense.
+    Usage(String),
+    /// What cannot be done, and with which file.
+    Failed { path: PathBuf, reason: String },
+    /// The answer cannot be written.
+    Output(io::Error),
+}
+
+impl Failure {
+    /// Makes failures that name a file.
+    fn at<E: ToString>(path: &Path) -> impl Fn(E) -> Failure {
+        move |reason| Failure::Failed { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+/// Runs `carbyne whisper` with these arguments and gives the exit status; an error means that
+/// the answer could not be written.
+pub fn run(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+    let mut out = BufWriter::new(out);
+    let done = dispatch(args, &mut Session { out: &mut out, err });
+    out.flush()?;
+    match done {
+        Ok(status) => Ok(status),
+        Err(Failure::Output(error)) => Err(error),
+        Err(Failure::Failed { path, reason }) => {
+            writeln!(err, "carbyne: {}: {reason}", path.display())?;
+            Ok(EXIT_FAILED)
+        }
+        Err(Failure::Usage(problem)) => {
+            writeln!(err, "carbyne: {problem}\nSee `carbyne whisper --help`.")?;
+            Ok(EXIT_USAGE)
+        }
+    }
+}
+
+fn dispatch(args: &[OsString], session: &mut Session<'_>) -> Result<u8, Failure> {
+    let Some((name, rest)) = args.split_first() else {
+        return Err(Failure::Usage("`whisper` needs a command".to_owned()));
+    };
+    if name == "--help" || name == "-h" || name == "help" {
+        session.out.write_all(HELP.as_bytes())?;
+        return Ok(0);
+    }
+    let Some(command) = SUBCOMMANDS.iter().find(|command| name == command.name) else {
+        let name = name.to_string_lossy();
+        return Err(Failure::Usage(format!("unknown command `whisper {name}`")));
+    };
+    let args = Args::parse(rest, command.options).map_err(|failure| within(command, failure))?;
+    if args.is_help() {
+        session.out.write_all(command.help.as_bytes())?;
+        return Ok(0);
+    }
+    (command.run)(&args, session).map_err(|failure| within(command, failure))
+}
+
+/// Says which command a problem with the command line belongs to.
+fn within(command: &Subcommand, failure: Failure) -> Failure {
+    match failure {
+        Failure::Usage(problem) => Failure::Usage(format!("whisper {}: {problem}", command.name)),
+        other => other,
+    }
+}
