@@ -1,17 +1,21 @@
-//! The command line: which command was asked for, and every command that runs without a node.
+//! The command line: which command was asked for, and every command that prints and exits.
 //!
 //! go-carbon's flags are accepted with one dash or two and in any order, so that its service
 //! units and scripts start this node unchanged.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
 use crate::config::{self, Config, ConfigError, Notice, nearest};
+use crate::limits::NAME_BYTES_MAX;
+use crate::query::{self, Query};
+use crate::toolbox;
 
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
@@ -25,6 +29,8 @@ pub const EXIT_CONFIG: u8 = 78;
 pub enum Command {
     /// Run a node. `None` = with the embedded configuration.
     Serve(Option<PathBuf>),
+    /// Ask a running node for cached points.
+    Query(Query),
     /// Something that runs without a node.
     Offline(Offline),
 }
@@ -40,6 +46,8 @@ pub enum Offline {
     ConfigShow(Option<PathBuf>),
     /// Print the version.
     Version,
+    /// `carbyne whisper` with these arguments.
+    Whisper(Vec<OsString>),
     /// Print help.
     Help(Topic),
 }
@@ -55,6 +63,10 @@ pub enum Topic {
     Check,
     /// `carbyne config`
     Config,
+    /// `carbyne query`
+    Query,
+    /// `carbyne whisper`
+    Whisper,
 }
 
 /// A command line that makes no sense.
@@ -100,7 +112,8 @@ Usage:
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
-  carbyne whisper verify|resize  check files or trees of files, bring them to other archives
+  carbyne query NAME...          print the points that a running node has in its cache
+  carbyne whisper COMMAND ...    look at Whisper files and change them
 
 Options:
   -c, --config FILE              configuration, TOML; a go-carbon.conf works
@@ -137,6 +150,19 @@ default  prints every key with its meaning and default, as a file to start from.
 show     prints the effective value of every key and where it came from.
 ";
 
+const HELP_QUERY: &str = "\
+Usage: carbyne query [--carbonlink HOST:PORT] [--timeout SECONDS] NAME...
+
+Asks a running carbyne, carbon-cache or go-carbon for the points that are not in their files yet,
+and prints each as `name value timestamp`, which a line port takes again.
+
+--carbonlink  where its cache answers; default 127.0.0.1:7002
+--timeout     longest wait for the connection and for each answer; default 5
+
+A name without cached points is no error. Exit status: 0 = answered, 69 = not reached, 76 = the
+answer is an error or makes no sense.
+";
+
 /// go-carbon's flags that take one dash or two, and what they mean here.
 const GO_FLAGS: [&str; 10] = [
     "config",
@@ -152,17 +178,29 @@ const GO_FLAGS: [&str; 10] = [
 ];
 
 /// Our long options.
-const LONG_OPTIONS: [&str; 5] =
-    ["--config", "--help", "--version", "--check-config", "--config-print-default"];
+const LONG_OPTIONS: [&str; 7] = [
+    "--config",
+    "--help",
+    "--version",
+    "--check-config",
+    "--config-print-default",
+    "--carbonlink",
+    "--timeout",
+];
 
 /// Our command words.
-const WORDS: [&str; 3] = ["serve", "check", "config"];
+const WORDS: [&str; 5] = ["serve", "check", "config", "query", "whisper"];
+
+/// Longest `--timeout`: a day. Longer is a slip of the fingers.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// What stands on the command line, before it is made sense of.
 #[derive(Default)]
 struct Given {
     words: Vec<String>,
     config: Option<PathBuf>,
+    carbonlink: Option<String>,
+    timeout: Option<Duration>,
     check: bool,
     config_default: bool,
     version: bool,
@@ -171,6 +209,10 @@ struct Given {
 
 /// Reads a command line without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut args = args.into_iter().peekable();
+    if args.next_if(|arg| arg == "whisper").is_some() {
+        return Ok(Command::Offline(Offline::Whisper(args.collect())));
+    }
     let given = options(args)?;
     let words: Vec<&str> = given.words.iter().map(String::as_str).collect();
     if given.help || words.first() == Some(&"help") {
@@ -178,6 +220,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "serve" => Some(Topic::Serve),
             "check" => Some(Topic::Check),
             "config" => Some(Topic::Config),
+            "query" => Some(Topic::Query),
+            "whisper" => Some(Topic::Whisper),
             _ => None,
         });
         return Ok(Command::Offline(Offline::Help(topic.unwrap_or(Topic::Carbyne))));
@@ -187,6 +231,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
     if given.config_default {
         return Ok(Command::Offline(Offline::ConfigDefault));
+    }
+    if let ["query", names @ ..] = words.as_slice() {
+        return query(&given, names).map(Command::Query);
+    }
+    if given.carbonlink.is_some() || given.timeout.is_some() {
+        return Err(UsageError::new("--carbonlink and --timeout belong to `query`"));
     }
     match words.as_slice() {
         [] | ["serve"] if !given.check => Ok(Command::Serve(given.config)),
@@ -212,6 +262,24 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
 }
 
+fn query(given: &Given, names: &[&str]) -> Result<Query, UsageError> {
+    if given.config.is_some() || given.check {
+        return Err(UsageError::new("`query` reads no configuration: use --carbonlink HOST:PORT"));
+    }
+    if names.is_empty() {
+        return Err(UsageError::new("`query` needs a name: carbyne query NAME..."));
+    }
+    if let Some(name) = names.iter().find(|name| !(1..=NAME_BYTES_MAX).contains(&name.len())) {
+        let problem = format!("a name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len());
+        return Err(UsageError::new(problem));
+    }
+    Ok(Query {
+        carbonlink: given.carbonlink.clone().unwrap_or_else(|| query::CARBONLINK.to_owned()),
+        timeout: given.timeout.unwrap_or(query::TIMEOUT),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    })
+}
+
 fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError> {
     let mut given = Given::default();
     let mut parser = Parser::from_args(args.into_iter().map(with_two_dashes));
@@ -223,6 +291,12 @@ fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError
                 if given.config.replace(path).is_some() {
                     return Err(UsageError::new("--config is given twice"));
                 }
+            }
+            Arg::Long("carbonlink") => {
+                given.carbonlink = Some(host_and_port(&parser.value().map_err(plain)?)?);
+            }
+            Arg::Long("timeout") => {
+                given.timeout = Some(timeout(&parser.value().map_err(plain)?)?);
             }
             Arg::Short('h') | Arg::Long("help") => given.help = true,
             Arg::Short('V') => given.version = true,
@@ -274,6 +348,34 @@ fn switch(parser: &mut Parser, name: &str) -> Result<bool, UsageError> {
     }
 }
 
+/// An address whose host may be a name: it is looked up when it is used.
+fn host_and_port(value: &OsStr) -> Result<String, UsageError> {
+    let is_address = |text: &&str| {
+        let Some((host, port)) = text.rsplit_once(':') else { return false };
+        // An IPv6 address stands in brackets: in "::1" nobody knows what is the port.
+        let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+        is_host && port.parse::<u16>().is_ok()
+    };
+    value.to_str().filter(is_address).map(str::to_owned).ok_or_else(|| {
+        UsageError::new(format!("--carbonlink takes HOST:PORT, not `{}`", value.display()))
+    })
+}
+
+fn timeout(value: &OsStr) -> Result<Duration, UsageError> {
+    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| (Duration::from_millis(1)..=TIMEOUT_MAX).contains(timeout))
+        .ok_or_else(|| {
+            let problem = format!(
+                "--timeout takes seconds from 0.001 to {}, not `{}`",
+                TIMEOUT_MAX.as_secs(),
+                value.display()
+            );
+            UsageError::new(problem)
+        })
+}
+
 fn unknown(what: &str, given: &str, known: &[&'static str]) -> UsageError {
     let last = given.rsplit(' ').next().unwrap_or(given);
     let suggestion = nearest(last, known.iter().copied()).map(str::to_owned);
@@ -286,12 +388,26 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Check(path) => check(path, out, err),
         Offline::ConfigDefault => print(out, config::REFERENCE),
         Offline::ConfigShow(path) => show(path.as_deref(), out, err),
+        Offline::Whisper(args) => toolbox::run(args, out, err),
         Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
         Offline::Help(Topic::Check) => print(out, HELP_CHECK),
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
+        Offline::Help(Topic::Query) => print(out, HELP_QUERY),
+        Offline::Help(Topic::Whisper) => toolbox::run(&["--help".into()], out, err),
     };
+    finish(run, out, err)
+}
+
+/// Asks a running node for cached points. Points go to `out`, everything else to `err`.
+pub fn run_query(query: &Query, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let run = query::run(query, out, err);
+    finish(run, out, err)
+}
+
+/// The exit status of a command that has printed its answer.
+fn finish(run: io::Result<u8>, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match run.and_then(|status| out.flush().map(|()| status)) {
         Ok(status) => ExitCode::from(status),
         // `carbyne config default | head` got what it wanted.

@@ -35,8 +35,8 @@
 //! | [`shard`] | one core's whole state and all its decisions |
 //! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
-//! | [`toolbox`] | commands on trees of Whisper files; no node runs |
-//! | [`config`], [`cli`] | the configuration, the command line |
+//! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
+//! | [`config`], [`cli`], [`query`] | the configuration, the command line, a carbonlink client |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
 //! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
@@ -81,3 +81,4 @@ pub mod config;
 pub mod fatal;
 pub mod logging;
 pub mod node;
+pub mod query;

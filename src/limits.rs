@@ -23,11 +23,15 @@ pub const LINE_BYTES_MAX: usize = 16_384;
 pub const ARCHIVES_MAX: usize = 16;
 
 /// Bytes read from a socket at once, into one buffer per core: larger than any datagram (65,507),
-/// and large enough that a busy connection costs few calls (47 ns per line at 256 KiB).
+/// and large enough that a busy connection costs few calls.
 pub const READ_BYTES: usize = 256 << 10;
 
 /// Longest carbonlink request in bytes; go-carbon's limit. A longer one closes its connection.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// Longest carbonlink reply that `carbyne query` takes in bytes: 2.7 million points, a month of one
+/// metric at a point a second. A longer one is refused; decoding takes three times as much again.
+pub const REPLY_BYTES_MAX: u32 = 64 << 20;
 
 /// Open questions from one core to another. A further one waits.
 pub const QUESTIONS_MAX: usize = 256;
@@ -39,6 +43,10 @@ pub const LINKS_BYTES: usize = 8 << 20;
 /// (80 us): 64 KiB carry about a thousand points.
 pub const BATCH_BYTES_MAX: usize = 64 << 10;
 
+/// Least bytes in one batch between cores: it must hold the longest record.
+pub const BATCH_BYTES_MIN: usize = 8 << 10;
+const _: () = assert!(BATCH_BYTES_MIN > 2 * NAME_BYTES_MAX, "a batch holds its longest record");
+
 /// Files in one batch for the writer: io_uring gains up to 64 (cold) and 32 to 64 (hot).
 pub const FLUSH_BATCH: usize = 64;
 
@@ -48,6 +56,14 @@ pub const FLUSH_BATCHES: usize = 4;
 /// Points of one metric written at once; more wait for the next update. Bounds the writer's memory
 /// whatever one metric has gathered, and is a multiple of the cache's block.
 pub const UPDATE_POINTS_MAX: u32 = 16_380;
+
+/// Largest file that a tool takes into memory, in bytes; a greater one is refused. No archive of a
+/// Whisper file begins beyond it, and real files are a thousand times smaller.
+pub const TOOL_FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// Most points that one `whisper update` takes, 256 MiB of them; more are refused. A node's
+/// yearly file at one point a second holds twice as many.
+pub const TOOL_POINTS_MAX: usize = 1 << 24;
 
 /// A batch for the writer is closed early when it holds this many points.
 pub const FLUSH_BATCH_POINTS: usize = 65_536;

@@ -1,21 +1,17 @@
 //! The `carbyne` program: hands the command line to [`carbyne::cli`] and exits with its status.
 
-use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
 use carbyne::cli::{self, Command};
-use carbyne::{node, toolbox};
+use carbyne::node;
 
 fn main() -> ExitCode {
     // Not locked: other threads write to standard error while a node runs.
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|word| word == "whisper") {
-        return toolbox::run_tree(&args[1..], &mut out, &mut err);
-    }
-    let path = match cli::parse(args) {
+    let path = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Serve(path)) => path,
+        Ok(Command::Query(query)) => return cli::run_query(&query, &mut out, &mut err),
         Ok(Command::Offline(command)) => return cli::run_offline(&command, &mut out, &mut err),
         Err(error) => return error.report(&mut err),
     };

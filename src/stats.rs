@@ -80,7 +80,8 @@ reasons! {
     DatagramCut = "datagram_cut",
     /// A pickled item that is no (name, (timestamp, value)).
     PickleItem = "pickle_item",
-    /// A pickled message that cannot be decoded, counted as one; its connection is closed.
+    /// A pickled message that cannot be decoded, is too long, or was cut off; counted as one. After
+    /// a too long one the connection is closed.
     PickleMessage = "pickle_message",
     /// A name without content.
     NameEmpty = "name_empty",

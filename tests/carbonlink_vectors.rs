@@ -10,6 +10,7 @@ use carbyne::wire::carbonlink::{
     BulkReply, Request, RequestError, datapoints_reply, error_reply, set_reply, unknown_type_reply,
     value_reply,
 };
+use carbyne::wire::carbonlink_reply::{Reply, ReplyError, cache_query};
 use carbyne::wire::pickle::{HEADER_BYTES, PickleDecoder, arena_bytes_max, frame_bytes};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -187,6 +188,99 @@ fn reply_in_order_of_arrival() {
     reply.end().unwrap();
     let bulk = vectors.iter().find(|vector| vector["id"] == "bulk").unwrap();
     assert_eq!(hex(&out), bulk["response_hex"]);
+}
+
+/// What the asking side reads out of a reply, as Python prints it; timestamps are all integers.
+fn told(body: &[u8]) -> String {
+    match Reply::parse(&mut PickleDecoder::new(), body) {
+        Ok(Reply::Datapoints(points)) => {
+            let points = points.map(|point| format!("({}, {:?})", point.timestamp, point.value));
+            format!("[{}]", points.collect::<Vec<_>>().join(", "))
+        }
+        Ok(Reply::Error(text)) => format!("error: {text}"),
+        Err(ReplyError::Pickle(error)) => format!("{:?}", error.fault),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+/// Replies that graphite-web was not asked for, or reads otherwise: server, request, what we read.
+const READ_OTHERWISE: &[(&str, &str, &str)] = &[
+    ("carbon-cache", "query-carbon-prefix-1-point", "[(1700000000, 1.0)]"),
+    ("carbon-cache", "query-carbon-prefix-2-points", "[(1700000000, 1.0), (1700000060, 2.0)]"),
+    ("carbon-cache", "get-metadata", "NoAnswer"),
+    ("carbon-cache", "set-metadata", "NoAnswer"),
+    // The captures of tracebacks end after 64 bytes.
+    ("carbon-cache", "get-metadata-other-key", "Truncated"),
+    ("carbon-cache", "get-metadata-no-file", "Truncated"),
+    ("carbon-cache", "set-metadata-bad-value", "Truncated"),
+    ("carbon-cache", "py2-cpickle-proto2", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "py2-pickle-proto2", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "py2-unicode-metric", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "py2-proto0", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "bulk", "NoAnswer"),
+    ("carbon-cache", "bulk-empty", "NoAnswer"),
+    ("carbon-cache", "unknown-type", "error: Invalid request type \"foo\""),
+    ("carbon-cache", "extra-keys", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "empty-metric", "[(1700000000, 1.5)]"),
+    ("carbon-cache", "bytes-metric", "[]"),
+    ("carbon-cache", "pipelined", "([(1700000000, 1.5)], [])"),
+    ("go-carbon", "query-ts-2pow32-1", "[(4294967295, 1.0)]"),
+    ("go-carbon", "query-carbon-prefix-1-point", "[(1700000000, 1.0)]"),
+    ("go-carbon", "query-carbon-prefix-2-points", "[(1700000000, 1.0), (1700000060, 2.0)]"),
+    // go-carbon gives the length of its text for a type of three letters, whatever the type is.
+    ("go-carbon", "get-metadata", "UnknownOpcode"),
+    ("go-carbon", "get-metadata-other-key", "UnknownOpcode"),
+    ("go-carbon", "get-metadata-no-file", "UnknownOpcode"),
+    ("go-carbon", "set-metadata", "UnknownOpcode"),
+    ("go-carbon", "set-metadata-bad-value", "UnknownOpcode"),
+    ("go-carbon", "py2-cpickle-proto2", "[(1700000000, 1.5)]"),
+    ("go-carbon", "py2-pickle-proto2", "[(1700000000, 1.5)]"),
+    ("go-carbon", "py2-unicode-metric", "[(1700000000, 1.5)]"),
+    ("go-carbon", "unknown-type", "error: Invalid request type \"foo\""),
+    ("go-carbon", "extra-keys", "[(1700000000, 1.5)]"),
+    ("go-carbon", "empty-metric", "[]"),
+    ("go-carbon", "pipelined", "([(1700000000, 1.5)], [])"),
+];
+
+#[test]
+fn questions_are_graphite_webs() {
+    let [carbon, go_carbon] = captured();
+    for data in [carbon, go_carbon] {
+        let vectors = data["vectors"].as_array().unwrap();
+        let vector = vectors.iter().find(|vector| vector["id"] == "query-one-proto2").unwrap();
+        let mut out = Vec::new();
+        cache_query(&mut out, "cl.one");
+        assert_eq!(hex(&out), vector["request_hex"]);
+    }
+}
+
+#[test]
+fn captured_replies_are_read_as_graphite_web_reads_them() {
+    let (mut read_count, mut otherwise_count) = (0, 0);
+    for data in captured() {
+        let server = data["server"].as_str().unwrap();
+        for vector in data["vectors"].as_array().unwrap() {
+            let id = vector["id"].as_str().unwrap();
+            let stream = unhex(vector["response_hex"].as_str().unwrap());
+            let replies: Vec<String> = bodies(&stream).into_iter().map(told).collect();
+            let got = match replies.as_slice() {
+                [] => continue,
+                [reply] => reply.clone(),
+                several => format!("({})", several.join(", ")),
+            };
+            let otherwise = READ_OTHERWISE.iter().find(|row| row.0 == server && row.1 == id);
+            if let Some((_, _, want)) = otherwise {
+                assert_eq!(got, *want, "{server} {id}");
+                otherwise_count += 1;
+            } else {
+                let returned = vector["returned"].as_str().unwrap_or_default();
+                assert_eq!(got, returned.replace(".0, ", ", "), "{server} {id}");
+                read_count += 1;
+            }
+        }
+    }
+    assert_eq!(otherwise_count, READ_OTHERWISE.len());
+    assert_eq!(read_count, 27);
 }
 
 fn points(count: u32) -> Vec<Point> {

@@ -127,6 +127,8 @@ fn help_is_short() {
         &["check", "--help"],
         &["config", "-h"],
         &["config", "show", "-h"],
+        &["query", "-h"],
+        &["help", "query"],
     ] {
         let output = run(args);
         let out = String::from_utf8_lossy(&output.stdout);
@@ -155,6 +157,23 @@ fn usage_errors() {
         "unexpected argument `wrong.toml`; did you mean `check -c wrong.toml`?",
     );
     refused(&["config", "show", "x", "y"], "unexpected argument `x`");
+    refused(&["query"], "`query` needs a name: carbyne query NAME...");
+    refused(&["query", "a", ""], "a name has 1 to 4000 bytes, not 0");
+    refused(&["query", &"n".repeat(4_001)], "a name has 1 to 4000 bytes, not 4001");
+    for address in ["localhost", ":7002", "::1", "h:", "h:65536"] {
+        let problem = format!("--carbonlink takes HOST:PORT, not `{address}`");
+        refused(&["query", "--carbonlink", address, "a"], &problem);
+    }
+    for seconds in ["0", "0.0009", "86401", "-1", "nan", "inf", "5s", ""] {
+        let problem = format!("--timeout takes seconds from 0.001 to 86400, not `{seconds}`");
+        refused(&["query", &format!("--timeout={seconds}"), "a"], &problem);
+    }
+    refused(
+        &["query", "-c", "wrong.toml", "a"],
+        "`query` reads no configuration: use --carbonlink HOST:PORT",
+    );
+    refused(&["--timeout", "1"], "--carbonlink and --timeout belong to `query`");
+    refused(&["--carbonlnk", "x"], "unknown option `--carbonlnk`; did you mean `--carbonlink`?");
     refused(&["-c", "a", "-c", "b"], "--config is given twice");
     refused(&["-check-config=maybe"], "--check-config takes true or false");
     refused(&["-daemon"], "-daemon is not supported: let a service manager run `serve`");

@@ -10,8 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use carbyne::whisper::{HEADER_BYTES_MAX, Header};
-use support::{NodeOptions, NodeProcess, wait_for};
+use support::{NodeOptions, NodeProcess, counter, stored, wait_for};
 
 const CONNECTIONS: usize = 4;
 
@@ -58,19 +57,12 @@ fn expected(rounds: usize) -> Vec<Option<f64>> {
 }
 
 /// What a file holds at each second.
-fn stored(directory: &Path, name: &str, base_s: u32) -> Vec<Option<f64>> {
+fn stored_from(directory: &Path, name: &str, base_s: u32) -> Vec<Option<f64>> {
     let mut values = vec![None; SECONDS];
-    let path = directory.join("whisper").join(name.replace('.', "/") + ".wsp");
-    let Ok(bytes) = std::fs::read(path) else { return values };
-    let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
-    let header = Header::parse(head, bytes.len() as u64).expect("a Whisper file");
-    let archive = header.archives()[0];
-    let slots = &bytes[archive.offset as usize..][..archive.slot_count as usize * 12];
-    for slot in slots.chunks_exact(12) {
-        let interval_s = u32::from_be_bytes(slot[..4].try_into().expect("four bytes"));
-        let value = f64::from_be_bytes(slot[4..].try_into().expect("eight bytes"));
-        if interval_s >= base_s && ((interval_s - base_s) as usize) < SECONDS {
-            values[(interval_s - base_s) as usize] = Some(value);
+    for (interval_s, value) in stored(directory, name) {
+        let second = interval_s.checked_sub(base_s).map(|second| second as usize);
+        if let Some(slot) = second.and_then(|second| values.get_mut(second)) {
+            *slot = Some(value);
         }
     }
     values
@@ -82,12 +74,6 @@ fn compare(found: &[Option<f64>], wanted: &[Option<f64>], name: &str) {
     let count = found.iter().zip(wanted).filter(|(found, wanted)| found != wanted).count();
     let (found, wanted) = (found[second], wanted[second]);
     panic!("{name}: {count} seconds wrong, first {second}: found {found:?}, sent {wanted:?}");
-}
-
-fn field(log: &str, name: &str) -> u64 {
-    let line = log.lines().rfind(|line| line.contains("stopped received=")).expect("a last line");
-    let rest = line.split(&format!("{name}=")).nth(1).expect("a field of the last line");
-    rest.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number")
 }
 
 #[test]
@@ -121,29 +107,31 @@ fn every_point_is_found_again_and_the_counters_add_up() {
     let wanted: Vec<Vec<Option<f64>>> = rounds.iter().map(|&count| expected(count)).collect();
     let names: Vec<String> = (0..metric_count).map(name_of).collect();
     let mut client = node.client();
-    for (metric, name) in names.iter().enumerate() {
+    for (chunk, first) in names.chunks(64).zip((0..).step_by(64)) {
         // The cache first: a point may move to its file in between, never the other way.
-        let cached = client.query(name);
-        let mut found = stored(&node.directory, name, base_s);
-        for (timestamp_s, value) in cached {
-            found[(timestamp_s - base_s) as usize] = Some(value);
+        let asked: Vec<&str> = chunk.iter().map(String::as_str).collect();
+        for ((name, cached), metric) in chunk.iter().zip(client.query_all(&asked)).zip(first..) {
+            let mut found = stored_from(&node.directory, name, base_s);
+            for (timestamp_s, value) in cached {
+                found[(timestamp_s - base_s) as usize] = Some(value);
+            }
+            compare(&found, &wanted[metric % CONNECTIONS], name);
         }
-        compare(&found, &wanted[metric % CONNECTIONS], name);
     }
 
     let (code, log) = node.stop();
     assert_eq!(code, Some(0), "{log}");
-    let (received, refused) = (field(&log, "received"), field(&log, "refused"));
-    let (accepted, replaced) = (field(&log, "accepted"), field(&log, "replaced"));
-    let (stored_count, dropped) = (field(&log, "stored"), field(&log, "dropped"));
+    let (received, refused) = (counter(&log, "received"), counter(&log, "refused"));
+    let (accepted, replaced) = (counter(&log, "accepted"), counter(&log, "replaced"));
+    let (stored_count, dropped) = (counter(&log, "stored"), counter(&log, "dropped"));
     assert_eq!((refused, dropped), (0, 0), "{log}");
     assert_eq!(received, accepted, "{log}");
     assert_eq!(accepted, replaced + stored_count, "{log}");
-    assert_eq!(field(&log, "received_tcp"), sent);
+    assert_eq!(counter(&log, "received_tcp"), sent);
     let say = format!("sent {sent} points, rounds {rounds:?}, stored {stored_count}\n");
     std::io::stdout().write_all(say.as_bytes()).expect("write to standard output");
     for (metric, name) in names.iter().enumerate() {
-        let found = stored(&node.directory, name, base_s);
+        let found = stored_from(&node.directory, name, base_s);
         compare(&found, &wanted[metric % CONNECTIONS], name);
     }
 }

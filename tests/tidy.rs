@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
     ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
-    ("cli", &["config", "query"]),
+    ("cli", &["limits", "config", "query", "toolbox"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (

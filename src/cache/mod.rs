@@ -33,7 +33,7 @@ impl MetricId {
 }
 
 /// Sub-tables of the name table. Growing one moves only its share of the entries, so that no
-/// insert stalls the core for the whole table (a million entries at once took 40 ms).
+/// insert stalls the core for the whole table.
 const TABLES: usize = 64;
 
 /// Memory charged for a metric beside its name: its entry, its place in the name table at the

@@ -9,7 +9,7 @@ use crate::cache::{Cache, MetricId};
 
 const BUCKETS: usize = 1_024;
 
-/// Entries looked at before the core gets its turn back: about 50 us.
+/// Entries looked at before the core gets its turn back.
 const SLICE: u32 = 4_096;
 
 /// go-carbon's `write-strategy`.
@@ -58,6 +58,7 @@ pub struct FlushOrder {
     key_min: u32,
     key_max: u32,
     buckets: Vec<u32>,
+    bucket_ends: Vec<u32>,
     queue: Vec<u32>,
 }
 
@@ -72,6 +73,7 @@ impl FlushOrder {
             key_min: u32::MAX,
             key_max: 0,
             buckets: vec![0; BUCKETS + 1],
+            bucket_ends: Vec::new(),
             queue: Vec::new(),
         }
     }
@@ -135,11 +137,11 @@ impl FlushOrder {
                 }
                 Phase::Place => {
                     let bucket = self.bucket(key);
-                    let place = self.buckets[bucket] as usize;
+                    let place = self.buckets[bucket];
                     // A metric that got its first point after it was counted waits for the next
                     // sweep; its bucket has no place for it.
-                    if place < self.queue.len() && self.queue[place] == u32::MAX {
-                        self.queue[place] = index;
+                    if place < self.bucket_ends[bucket] {
+                        self.queue[place as usize] = index;
                         self.buckets[bucket] += 1;
                     }
                 }
@@ -155,11 +157,15 @@ impl FlushOrder {
     fn finish_pass(&mut self) {
         self.cursor = 0;
         self.phase = match self.phase {
+            // Nothing waited: what has come since is for the next sweep.
+            Phase::Range if self.key_min > self.key_max => Phase::Idle,
             Phase::Range => Phase::Count,
             Phase::Count => {
                 for bucket in 1..=BUCKETS {
                     self.buckets[bucket] += self.buckets[bucket - 1];
                 }
+                self.bucket_ends.clear();
+                self.bucket_ends.extend_from_slice(&self.buckets[1..]);
                 self.queue.resize(self.buckets[BUCKETS] as usize, u32::MAX);
                 Phase::Place
             }

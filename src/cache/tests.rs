@@ -158,6 +158,39 @@ fn sweep(order: &mut FlushOrder, cache: &Cache) -> Vec<MetricId> {
 }
 
 #[test]
+fn points_that_come_while_the_order_is_made_harm_nothing() {
+    for strategy in [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop] {
+        let mut cache = Cache::new();
+        let mut order = FlushOrder::new(strategy);
+        for known in 0..40u32 {
+            // Metrics without points, then with points; new ones and new points in each pass.
+            order.begin(&cache);
+            let mut count = 0;
+            loop {
+                match order.next(&cache) {
+                    NextFlush::Metric(_) => count += 1,
+                    NextFlush::Busy => {}
+                    NextFlush::Done => break,
+                }
+                let timestamp_s = 1_000 - known * 7 + count;
+                cache.insert(
+                    format!("m.{known}.{count}").as_bytes(),
+                    Point { timestamp_s, value: 0.0 },
+                );
+                cache.insert(b"m.0.0", Point { timestamp_s: 5_000 + timestamp_s, value: 0.0 });
+            }
+            for index in 0..cache.id_end() {
+                let Some(metric) = cache.metric_at(index) else { continue };
+                if known % 3 == 0 && cache.waiting_of(metric) > 0 {
+                    cache.take(metric, 5_000, &mut Vec::new());
+                    cache.confirm(metric);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn sweeps_visit_each_metric_once_in_the_strategys_order() {
     let mut cache = Cache::new();
     for m in 0..10_000u32 {

@@ -1,5 +1,7 @@
 //! What a Whisper file looks like: archives, xFilesFactor and aggregation method.
 
+use std::fmt;
+
 use crate::limits::ARCHIVES_MAX;
 
 /// How the points of a coarser archive are computed from the finer one.
@@ -123,6 +125,29 @@ pub enum ArchiveListError {
     /// The file would need offsets or a retention beyond 32 bits.
     TooLarge,
 }
+
+impl fmt::Display for ArchiveListError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ArchiveListError::Empty => "no archive",
+            ArchiveListError::TooMany => return write!(f, "more than {ARCHIVES_MAX} archives"),
+            ArchiveListError::Zero => "an archive with a step of 0 s or with 0 points",
+            ArchiveListError::EqualSteps => "two archives with the same step",
+            ArchiveListError::NotAMultiple => {
+                "the step of an archive is no multiple of the step of the finer one"
+            }
+            ArchiveListError::NotLonger => {
+                "an archive does not reach further back than the finer one"
+            }
+            ArchiveListError::TooFewPoints => {
+                "an archive has too few points to fill one of the coarser archive"
+            }
+            ArchiveListError::TooLarge => "the file would be too large for whisper",
+        })
+    }
+}
+
+impl std::error::Error for ArchiveListError {}
 
 /// Checks a list sorted by step against whisper's rules of creation (whisper.py
 /// `validateArchiveList`), and against zero steps and counts, which whisper lets pass.

@@ -1,7 +1,7 @@
 //! What a node says on standard output when it is ready.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Config;
 use crate::node::plan::Sizes;
@@ -25,17 +25,26 @@ fn write(
     for (label, address) in listening {
         writeln!(out, "  {label:<11} {address}")?;
     }
-    let port = |wanted: &str| {
-        listening.iter().find(|(label, _)| *label == wanted).map(|(_, address)| address.port())
+    let found = |wanted: &str| {
+        listening.iter().find(|(label, _)| *label == wanted).map(|(_, address)| to_try(*address))
     };
-    if let Some(port) = port("line tcp") {
-        let bash = "bash -c";
-        let send = format!("{bash} 'echo \"test.me 42 $(date +%s)\" >/dev/tcp/127.0.0.1/{port}'");
+    if let Some(to) = found("line tcp") {
+        let (host, port) = (to.ip(), to.port());
+        let send = format!("bash -c 'echo \"test.me 42 $(date +%s)\" >/dev/tcp/{host}/{port}'");
         writeln!(out, "  send        {send}")?;
     }
-    if let Some(port) = port("carbonlink") {
-        let read = format!("carbyne query --carbonlink 127.0.0.1:{port} test.me");
-        writeln!(out, "  read        {read}")?;
+    if let Some(to) = found("carbonlink") {
+        writeln!(out, "  read        carbyne query --carbonlink {to} test.me")?;
     }
     out.flush()
+}
+
+/// Where a client on this machine reaches a listener: all addresses is none to connect to.
+fn to_try(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }

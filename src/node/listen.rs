@@ -57,8 +57,14 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes) -> Result<Sockets, String> {
     Ok(sockets)
 }
 
+/// Datagrams are taken on the port of lines over TCP where that had to be replaced.
 fn bind_udp(config: &Config, count: usize, sockets: &mut Sockets) -> Result<(), String> {
-    let bound = bind_one("udp", &config.udp.listen, config.embedded, |address| {
+    let replaced = sockets.announced.first().map(|(_, address)| address.to_string());
+    let listen = match replaced {
+        Some(address) if config.embedded => address,
+        _ => config.udp.listen.clone(),
+    };
+    let bound = bind_one("udp", &listen, config.embedded, |address| {
         bind_datagrams(address, count, config.udp.receive_buffer)
     })?;
     sockets.announce("line udp", &bound);

@@ -200,8 +200,8 @@ impl Node {
         }
     }
 
-    /// Gives every core an order. A core that has not taken the last sixteen gets it not; rules
-    /// are then read again with the next change, and the stop repeats its orders.
+    /// Gives every core an order. A core that has not taken the last sixteen hangs: it is named in
+    /// the log, and only a second signal ends such a node.
     fn order_all(&mut self, order: impl Fn() -> Order) {
         for core in &mut self.cores {
             if core.orders.push(order()).is_err() {

@@ -7,12 +7,14 @@ use rtrb::Consumer;
 
 use crate::cache::WriteStrategy;
 use crate::config::{self, Config, Listener};
-use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX,
+};
 use crate::node::listen::CoreSockets;
 use crate::schema::Rules;
-use crate::shard::ShardOptions;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
+use crate::shard::{LINKS_PERCENT, MESSAGES_PERCENT, ShardOptions};
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
 use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
@@ -53,11 +55,21 @@ impl Sizes {
         let shards = if config.common.shards == 0 { cores.len() } else { config.common.shards };
         let processors: Vec<usize> = (0..shards).map(|n| cores[n % cores.len()]).collect();
         let budget_bytes = config.cache.memory_budget.unwrap_or(memory_bytes / BUDGET_SHARE);
-        let batch_bytes = BATCH_BYTES_MAX;
-        let links_bytes = LINKS_BYTES.min(core_budget(budget_bytes, shards) / 8);
+        let budget = core_budget(budget_bytes, shards);
+        let links_bytes = LINKS_BYTES.min(budget / 100 * LINKS_PERCENT);
         let per_link = links_bytes / (shards - 1).max(1);
+        let batch_bytes = (per_link / 2).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
+        if (budget * shards) as u64 > budget_bytes {
+            let used = budget * shards;
+            log::warn!("memory budget is too small for the cores, using {used} bytes");
+        }
         let reserved = CORE_DESCRIPTORS * shards as u64;
         let connections_max = open_files.saturating_sub(reserved).max(64);
+        let message_bytes = u64::from(config.pickle.max_message_size);
+        let allowed = (budget / 100 * MESSAGES_PERCENT) as u64;
+        if config.pickle.listener.enabled && message_bytes > allowed {
+            log::info!("pickles beyond {allowed} bytes are refused: a core's share of the memory");
+        }
         Sizes {
             processors,
             budget_bytes,
@@ -79,7 +91,8 @@ impl Sizes {
 
 fn core_budget(budget_bytes: u64, shards: usize) -> usize {
     let share = usize::try_from(budget_bytes / shards as u64).unwrap_or(usize::MAX);
-    share.max(CORE_BUDGET_MIN)
+    let links = (shards - 1) * 2 * BATCH_BYTES_MIN;
+    share.max(CORE_BUDGET_MIN).max(links * 100 / LINKS_PERCENT)
 }
 
 /// What a core gets beside numbers.

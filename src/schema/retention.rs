@@ -62,6 +62,27 @@ pub fn read_as_carbon(text: &str) -> Result<Retention, RetentionError> {
     Ok(Retention { step_s: narrow(step_s)?, slot_count: narrow(slot_count)? })
 }
 
+/// The reading of whisper's own tools: carbon's, but a unit may be any beginning of its word, as
+/// in `5min:1year`.
+///
+/// # Errors
+/// What whisper refuses, and numbers beyond 32 bits.
+pub fn read_as_whisper(text: &str) -> Result<Retention, RetentionError> {
+    let (step, points) = text.trim().split_once(':').ok_or(RetentionError::PartCount)?;
+    let short = |part: &str| {
+        let digits_end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (digits, unit) = part.split_at(digits_end);
+        let word = UNIT_WORDS.into_iter().find(|word| word.starts_with(unit));
+        word.filter(|_| !unit.is_empty()).map(|word| format!("{digits}{}", &word[..1]))
+    };
+    let (short_step, short_points) = (short(step), short(points));
+    let step = short_step.as_deref().unwrap_or(step);
+    read_as_carbon(&format!("{step}:{}", short_points.as_deref().unwrap_or(points)))
+}
+
+/// Units in the order in which whisper looks for one.
+const UNIT_WORDS: [&str; 6] = ["seconds", "minutes", "hours", "days", "weeks", "years"];
+
 /// go-carbon's reading of the same string: seconds and points, which may be negative. Nothing
 /// where it refuses to start.
 pub fn read_as_go_carbon(text: &str) -> Option<(i64, i64)> {
@@ -148,6 +169,24 @@ mod tests {
         check("60", Err(RetentionError::PartCount), None);
         check("1:2:3", Err(RetentionError::PartCount), None);
         check("0s:1d", Err(RetentionError::ZeroStep), None);
+    }
+
+    #[test]
+    fn whispers_tools_take_beginnings_of_words() {
+        let check = |text: &str, want: Result<(u32, u32), RetentionError>| {
+            let got = read_as_whisper(text).map(|r| (r.step_s, r.slot_count));
+            assert_eq!(got, want, "{text}");
+        };
+        check("60:1440", Ok((60, 1440)));
+        check(" 1m:1d\n", Ok((60, 1440)));
+        check("5min:7days", Ok((300, 2016)));
+        check("1hour:1year", Ok((3_600, 8_760)));
+        check("10se:2we", Ok((10, 120_960)));
+        check("1minutess:1d", Err(RetentionError::Unit));
+        check("1M:1d", Err(RetentionError::Step));
+        check("1:1x", Err(RetentionError::Unit));
+        check("min:1d", Err(RetentionError::Step));
+        check("1:2:3", Err(RetentionError::PartCount));
     }
 
     #[test]

@@ -9,8 +9,7 @@ use super::ini::{self, Entry, Section};
 use super::pattern::{Pattern, Search};
 use super::retention::{read_as_carbon, read_as_go_carbon};
 use super::{Notice, Place, SchemaError, Source};
-use crate::limits::ARCHIVES_MAX;
-use crate::metric::series::{Aggregation, ArchiveListError, Retention, SeriesSpec, check_archives};
+use crate::metric::series::{Aggregation, Retention, SeriesSpec, check_archives};
 
 /// What new files look like, by name of their metric. Without rules everything gets the default.
 #[derive(Debug, Default)]
@@ -216,7 +215,7 @@ fn read_schemas(file: &mut File<'_>) -> Result<Vec<SchemaRule>, SchemaError> {
         };
         retentions.sort_by_key(|retention| retention.step_s);
         if let Err(error) = check_archives(&retentions) {
-            let reason = format!("skipped: {}", archive_list_reason(error));
+            let reason = format!("skipped: {}", error);
             file.notice(&section, Some(entry), reason);
             continue;
         }
@@ -264,25 +263,6 @@ fn read_retentions(
         retentions.push(retention);
     }
     Ok(retentions)
-}
-
-fn archive_list_reason(error: ArchiveListError) -> String {
-    match error {
-        ArchiveListError::Empty => "no archive".to_string(),
-        ArchiveListError::TooMany => format!("more than {ARCHIVES_MAX} archives"),
-        ArchiveListError::Zero => "an archive with a step of 0 s or with 0 points".to_string(),
-        ArchiveListError::EqualSteps => "two archives with the same step".to_string(),
-        ArchiveListError::NotAMultiple => {
-            "the step of an archive is no multiple of the step of the finer one".to_string()
-        }
-        ArchiveListError::NotLonger => {
-            "an archive does not reach further back than the finer one".to_string()
-        }
-        ArchiveListError::TooFewPoints => {
-            "an archive has too few points to fill one of the coarser archive".to_string()
-        }
-        ArchiveListError::TooLarge => "the file would be too large for whisper".to_string(),
-    }
 }
 
 /// go-carbon's priority of a section.

@@ -119,7 +119,6 @@ impl FlushJob {
 impl Shard {
     /// Starts a sweep over all metrics with waiting points.
     pub fn begin_sweep(&mut self) {
-        self.forget_idle();
         self.counters.sweeps += 1;
         self.order.begin(&self.cache);
     }
@@ -154,11 +153,6 @@ impl Shard {
         let left = self.unwritten_count();
         self.counters.drop_points(DropReason::Stopped, left);
         left
-    }
-
-    /// Metrics that wait for their file's creation.
-    pub fn has_creations(&self) -> bool {
-        !self.creations.is_empty()
     }
 
     fn find_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {

@@ -1,7 +1,7 @@
 //! Points come in: checked, named canonically, and put where they belong.
 
 use crate::metric::batch;
-use crate::metric::name::{NameError, canonical};
+use crate::metric::name::{NameError, canonical, file_path};
 use crate::metric::point::{Point, PointError, admit};
 use crate::shard::Shard;
 use crate::shard::route::owner;
@@ -18,11 +18,37 @@ impl Shard {
             Err(error) => return self.refuse_received(receiver, reason_of_point(error)),
         };
         let mut scratch = std::mem::take(&mut self.name_scratch);
-        match canonical(name, &mut scratch) {
+        match canonical(name, &mut scratch).and_then(|name| self.check_path(name)) {
             Ok(name) => self.route(name, point),
             Err(error) => self.refuse_received(receiver, reason_of_name(error)),
         }
         self.name_scratch = scratch;
+    }
+
+    /// Takes a point of the node's own metrics: into this shard's cache, or into the batch of its
+    /// owner among `batches`, one for each shard.
+    pub fn ingest_own(&mut self, name: &[u8], value: f64, batches: &mut [Vec<u8>]) {
+        self.counters.received[Receiver::Own.index()] += 1;
+        let point = Point { timestamp_s: self.now_s, value };
+        let mut scratch = std::mem::take(&mut self.name_scratch);
+        match canonical(name, &mut scratch).and_then(|name| self.check_path(name)) {
+            Ok(name) => match owner(name, self.options.shard_count) {
+                owner if owner == self.options.id => self.accept(name, point),
+                owner => batch::push(&mut batches[owner.index()], name, point),
+            },
+            Err(error) => self.refuse_received(Receiver::Own, reason_of_name(error)),
+        }
+        self.name_scratch = scratch;
+    }
+
+    /// Refuses a tagged name whose readable file name would be too long; every other canonical name
+    /// has a path.
+    pub(super) fn check_path<'a>(&mut self, name: &'a [u8]) -> Result<&'a [u8], NameError> {
+        if !self.options.hash_tagged && name.contains(&b';') {
+            self.path_scratch.clear();
+            file_path(name, false, &mut self.path_scratch)?;
+        }
+        Ok(name)
     }
 
     /// Counts a point or message that never became one.

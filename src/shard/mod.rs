@@ -32,10 +32,18 @@ const RESUME_PERCENT: usize = 90;
 
 /// Knowing metrics may take this share of the budget; beyond it metrics without points are
 /// forgotten, and their files are opened anew when points come again.
-const INDEX_PERCENT: usize = 50;
+const INDEX_PERCENT: usize = 40;
 
 /// Messages whose end has not come may take this share of the budget.
-const MESSAGES_PERCENT: usize = 50;
+pub const MESSAGES_PERCENT: usize = 25;
+
+/// Buffers of the links may take this share.
+pub const LINKS_PERCENT: usize = 12;
+
+const _: () = assert!(
+    INDEX_PERCENT + MESSAGES_PERCENT + LINKS_PERCENT < RESUME_PERCENT,
+    "what is there without points must leave room to resume"
+);
 
 /// What a shard is told at its start.
 #[derive(Debug, Clone)]
@@ -87,6 +95,7 @@ pub struct Shard {
     connection_bytes: usize,
     forget_cursor: u32,
     name_scratch: Vec<u8>,
+    path_scratch: Vec<u8>,
 }
 
 impl Shard {
@@ -109,6 +118,7 @@ impl Shard {
             connection_bytes: 0,
             forget_cursor: 0,
             name_scratch: Vec::new(),
+            path_scratch: Vec::new(),
             options,
         }
     }
@@ -154,6 +164,11 @@ impl Shard {
         self.is_full
     }
 
+    /// Whether the shard was full when it was last looked at.
+    pub fn was_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Whether receivers must wait: this shard is full, or the link to another one is.
     pub fn must_wait(&mut self) -> bool {
         self.is_full() || self.outbox.is_full()
@@ -196,9 +211,9 @@ impl Shard {
     }
 
     /// Forgets some metrics without points if knowing metrics takes too much of the budget.
-    /// Looks at no more than a slice of the entries; called once per sweep and when full.
+    /// Looks at no more than a slice of the entries; called for every batch of a sweep.
     pub fn forget_idle(&mut self) {
-        const SLICE: u32 = 65_536;
+        const SLICE: u32 = 2_048;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
         for _ in 0..SLICE.min(end) {

@@ -20,6 +20,8 @@ pub enum Question {
     Metadata(Ticket, Vec<u8>, Option<Aggregation>),
     /// What the shard has counted and holds.
     Stats(Ticket),
+    /// Take these points of the node's own metrics, also when full: a full node must be seen.
+    Own(Ticket, Vec<u8>),
 }
 
 /// What the owner says.
@@ -31,15 +33,18 @@ pub enum Answer {
     Metadata(Ticket, Result<Aggregation, String>),
     /// Counters and gauges.
     Stats(Ticket, Box<(Counters, Gauges)>),
+    /// The points were taken.
+    Own(Ticket),
 }
 
 impl Answer {
     /// The question's ticket.
     pub fn ticket(&self) -> Ticket {
         match self {
-            Answer::Points(ticket, _) | Answer::Metadata(ticket, _) | Answer::Stats(ticket, _) => {
-                *ticket
-            }
+            Answer::Points(ticket, _)
+            | Answer::Metadata(ticket, _)
+            | Answer::Stats(ticket, _)
+            | Answer::Own(ticket) => *ticket,
         }
     }
 }
@@ -50,6 +55,7 @@ impl Shard {
     pub fn locate(&mut self, name: &[u8]) -> Option<(Vec<u8>, ShardId)> {
         let mut scratch = std::mem::take(&mut self.name_scratch);
         let located = canonical(name, &mut scratch)
+            .and_then(|name| self.check_path(name))
             .ok()
             .map(|name| (name.to_vec(), owner(name, self.options.shard_count)));
         self.name_scratch = scratch;
@@ -76,7 +82,7 @@ impl Shard {
     /// The header of a metric's file has changed: what is remembered of it is void.
     pub fn header_changed(&mut self, name: &[u8]) {
         if let Some(metric) = self.cache.lookup(name) {
-            self.files.forget(metric);
+            self.files.header_changed(metric, self.cache.is_writing(metric));
         }
     }
 }

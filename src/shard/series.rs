@@ -41,6 +41,8 @@ enum FileState {
     Unseen,
     /// Opened and valid.
     Known { header: u16, checked_s: u32, inode: u64, bases: [u32; BASES_KEPT] },
+    /// Its header was changed while a write was under way: what that write remembers is void.
+    Changed,
     /// There is none: it must be created.
     Missing,
     /// It could not be written.
@@ -77,9 +79,14 @@ impl SeriesFiles {
         self.set(metric, FileState::Unseen);
     }
 
-    /// A metric lost its entry, or its file changed under us.
+    /// A metric lost its entry.
     pub(crate) fn forget(&mut self, metric: MetricId) {
         self.set(metric, FileState::Unseen);
+    }
+
+    /// The header of the metric's file was changed by us.
+    pub(crate) fn header_changed(&mut self, metric: MetricId, is_writing: bool) {
+        self.set(metric, if is_writing { FileState::Changed } else { FileState::Unseen });
     }
 
     /// Files that could not be written at their last try.
@@ -95,7 +102,7 @@ impl SeriesFiles {
         known: &mut Option<Known>,
     ) -> Readiness {
         match self.states[metric.index()] {
-            FileState::Unseen => Readiness::Open,
+            FileState::Unseen | FileState::Changed => Readiness::Open,
             FileState::Missing => Readiness::Create,
             FileState::Failing { retry_s, is_own_fault, .. } if elapsed_s < retry_s => {
                 Readiness::Later { is_own_fault }
@@ -120,6 +127,9 @@ impl SeriesFiles {
 
     /// The file was written; `checked` says that its header was read in doing so.
     pub(crate) fn written(&mut self, metric: MetricId, now: &Known, checked: bool, elapsed_s: u32) {
+        if let FileState::Changed = self.states[metric.index()] {
+            return self.set(metric, FileState::Unseen);
+        }
         let Some(header) = self.intern(&now.header) else {
             return self.set(metric, FileState::Unseen);
         };
@@ -129,7 +139,8 @@ impl SeriesFiles {
         };
         let mut bases = [BASE_UNKNOWN; BASES_KEPT];
         for (archive, base) in bases.iter_mut().enumerate().take(ARCHIVES_MAX) {
-            *base = now.bases.get(archive).unwrap_or(BASE_UNKNOWN);
+            // An empty archive is looked at again: other tools may fill it meanwhile.
+            *base = now.bases.get(archive).filter(|&base| base != 0).unwrap_or(BASE_UNKNOWN);
         }
         self.set(metric, FileState::Known { header, checked_s, inode: now.inode, bases });
     }
@@ -175,10 +186,11 @@ impl SeriesFiles {
 
     /// The header's number; `None` in a tree with more than 65,535 different headers.
     fn intern(&mut self, header: &Header) -> Option<u16> {
-        let place = self.headers.iter().position(|known| known == header).unwrap_or_else(|| {
+        let found = self.headers.iter().position(|known| known == header);
+        let place = u16::try_from(found.unwrap_or(self.headers.len())).ok()?;
+        if found.is_none() {
             self.headers.push(header.clone());
-            self.headers.len() - 1
-        });
-        u16::try_from(place).ok()
+        }
+        Some(place)
     }
 }

@@ -38,6 +38,11 @@ pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;
 }
 
+/// Lets every other task of this core that is ready run once.
+pub async fn yield_now() {
+    glommio::executor().yield_task_queue_now().await;
+}
+
 /// Waits at least this long. Idle cores should not use less than 10 ms: a wake-up costs 28 us.
 pub async fn sleep(duration: Duration) {
     glommio::timer::sleep(duration).await;

@@ -12,11 +12,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use io_uring::types::OpenHow;
 
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_BENEATH: u64 = 0x08;
+
+/// Bytes kept of the name of a file that is set aside: with what is added it stays below 255.
+const ASIDE_STEM_BYTES_MAX: usize = 200;
 
 /// What tells a file apart from another one under the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +126,9 @@ impl Tree {
         let parent = self.open_directory(parent_path)?;
         for attempt in 0..100u32 {
             let suffix = if attempt == 0 { String::new() } else { format!("-{attempt}") };
-            let label = format!("{}.damaged-{now_s}{suffix}", name.to_string_lossy());
+            let stem = &name.to_bytes()[..name.to_bytes().len().min(ASIDE_STEM_BYTES_MAX)];
+            let stem = String::from_utf8_lossy(stem);
+            let label = format!("{}.damaged-{now_s}{suffix}", stem.trim_end_matches('\u{fffd}'));
             let aside = CString::new(label).expect("a file name holds no NUL");
             match rename_new(&parent, &name, &parent, &aside) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -225,7 +231,8 @@ fn fill(file: &File, header: &[u8], bytes: u64, layout: Layout) -> io::Result<()
     file.write_all_at(header, 0)
 }
 
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+/// Gives a file this length with blocks of its own, or only the length where that is not possible.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
     // SAFETY: plain numbers and a descriptor that is open for the call.
     let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
@@ -267,7 +274,10 @@ fn create_and_rename(
     bytes: u64,
     layout: Layout,
 ) -> io::Result<File> {
-    let label = format!(".{:x}.carbyne", std::process::id());
+    // Several writers may be at work in one directory.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let label = format!(".{:x}-{number:x}.carbyne", std::process::id());
     let temporary = CString::new(label).expect("a number holds no NUL");
     let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
     let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
@@ -291,7 +301,26 @@ fn rename_new(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::Resul
             libc::RENAME_NOREPLACE,
         )
     };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // NFS and others cannot rename without replacing.
+        Some(libc::EINVAL | libc::ENOSYS) => link_and_remove(old, from, new, to),
+        _ => Err(error),
+    }
+}
+
+fn link_and_remove(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::Result<()> {
+    let (from_fd, to_fd) = (old.as_raw_fd(), new.as_raw_fd());
+    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
+    let status = unsafe { libc::linkat(from_fd, from.as_ptr(), to_fd, to.as_ptr(), 0) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    remove(old, from);
+    Ok(())
 }
 
 fn remove(parent: &OwnedFd, name: &CStr) {

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod doorbell;
 pub mod executor;
 pub mod files;
+pub mod local_time;
 pub mod mesh;
 pub mod preflight;
 pub mod ring;

@@ -24,6 +24,11 @@ use crate::wire::carbonlink::{self as wire, BulkReply, Request};
 /// A client that takes nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Names asked for at once: their answers are found without another task's turn in between, and
+/// they have at most this many owners.
+const QUESTION_NAMES_MAX: usize = 128;
+const _: () = assert!(QUESTION_NAMES_MAX <= QUESTIONS_MAX, "one slice's questions may be open");
+
 /// Why a connection is closed: the client broke the protocol, or is gone.
 struct Closed;
 
@@ -176,8 +181,18 @@ fn too_large(reply: &mut Vec<u8>) {
     wire::error_reply(reply, "answer too large, ask for fewer metrics");
 }
 
-/// The points of each name, wherever it is owned; one question a shard.
+/// The points of each name, wherever it is owned, asked for in slices of names.
 async fn points_of(core: &Core, names: &[Vec<u8>]) -> Vec<Vec<Point>> {
+    let mut found = Vec::with_capacity(names.len());
+    for names in names.chunks(QUESTION_NAMES_MAX) {
+        found.extend(points_of_slice(core, names).await);
+        yield_if_needed().await;
+    }
+    found
+}
+
+/// One question for each shard that owns some of the names.
+async fn points_of_slice(core: &Core, names: &[Vec<u8>]) -> Vec<Vec<Point>> {
     let mut found: Vec<Vec<Point>> = names.iter().map(|_| Vec::new()).collect();
     let mut by_owner: Vec<(ShardId, Vec<usize>, Vec<Vec<u8>>)> = Vec::new();
     for (at, name) in names.iter().enumerate() {
@@ -190,9 +205,14 @@ async fn points_of(core: &Core, names: &[Vec<u8>]) -> Vec<Vec<Point>> {
             None => by_owner.push((owner, vec![at], vec![name])),
         }
     }
-    let mut tickets = Vec::with_capacity(by_owner.len());
+    // All tickets at once: a task that held some and waited for more could wait for others that do
+    // the same.
+    let count = by_owner.len();
+    core.answered.until(|| core.open_questions() + count <= QUESTIONS_MAX).await;
+    let mut tickets = Vec::with_capacity(count);
     for (owner, places, asked) in by_owner {
-        let ticket = ask(core, owner, |ticket| Question::Points(ticket, asked)).await;
+        let ticket = core.new_ticket();
+        exchange::ask(core, owner, Question::Points(ticket, asked));
         tickets.push((ticket, places));
     }
     for (ticket, places) in tickets {

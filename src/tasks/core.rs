@@ -78,8 +78,10 @@ pub enum Report {
 pub enum Stage {
     /// Receiving.
     Running,
-    /// Receiving no more.
+    /// Taking no new connections, and of the old ones what the kernel holds.
     Stopping,
+    /// Taking nothing any more.
+    Closed,
     /// Writing everything out.
     Draining,
 }
@@ -102,6 +104,8 @@ pub struct Core {
     pub read_buffer: RefCell<Vec<u8>>,
     /// Decodes messages that fit into the read buffer.
     pub decoder: RefCell<PickleDecoder>,
+    /// Whether a message larger than the read buffer is being taken.
+    pub is_decoding: Cell<bool>,
     /// Room may have come up in the cache or a link.
     pub room: Event,
     /// There are points for other cores.
@@ -155,6 +159,7 @@ impl Core {
             reports: parts.reports,
             read_buffer: RefCell::new(vec![0; READ_BYTES]),
             decoder: RefCell::new(PickleDecoder::new()),
+            is_decoding: Cell::new(false),
             room: Event::default(),
             outgoing: Event::default(),
             answered: Event::default(),
@@ -179,8 +184,21 @@ impl Core {
         let since = Instant::now();
         self.shard.borrow_mut().counters.stalls += 1;
         self.flushable.notify();
-        self.room.until(|| !self.shard.borrow_mut().must_wait()).await;
+        self.room.until(|| self.is_closed() || !self.shard.borrow_mut().must_wait()).await;
         since.elapsed()
+    }
+
+    /// Memory may have come free outside of a finished write: whoever waits for it looks again.
+    pub fn memory_freed(&self) {
+        if self.shard.borrow().was_full() {
+            self.room.notify();
+            self.own_bell.ring();
+        }
+    }
+
+    /// Whether nothing may be taken from receivers any more.
+    pub fn is_closed(&self) -> bool {
+        self.stage.get() >= Stage::Closed
     }
 
     /// Tells the shard the time and lends it for one call.

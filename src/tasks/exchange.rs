@@ -8,9 +8,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::shard::Shard;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
-use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
+use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Order, Stage};
 use crate::tasks::flush::Writer;
 use crate::tasks::writer::Errand;
@@ -28,11 +29,13 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
             found |= take_orders(&core);
             found |= take_spent(&core);
             found |= take_batch(&core);
-            found |= take_questions(&core, &writer);
+            found |= take_questions(&core);
             found |= take_answers(&core);
             if found {
-                core.room.notify();
-                yield_if_needed().await;
+                if !core.shard.borrow_mut().must_wait() {
+                    core.room.notify();
+                }
+                yield_now().await;
             } else {
                 core.listening.sleep_unless(|| something_waits(&core, &writer)).await;
             }
@@ -40,7 +43,8 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
     })
 }
 
-/// Starts sending batches: full ones at once, others when their points have waited long enough.
+/// Starts sending batches: what is full when points come in, and the rest when the points have
+/// waited long enough for their batch to fill up.
 pub fn start_sending(core: &Rc<Core>) -> Task<()> {
     let core = Rc::clone(core);
     spawn(async move {
@@ -49,7 +53,6 @@ pub fn start_sending(core: &Rc<Core>) -> Task<()> {
             send(&core, false);
             sleep(BATCH_AGE_MAX).await;
             send(&core, true);
-            yield_if_needed().await;
         }
     })
 }
@@ -83,7 +86,7 @@ pub fn ask(core: &Core, owner: ShardId, question: Question) {
     if is_own {
         if let Some(errand) = answer_here(core, None, question) {
             core.errands.borrow_mut().push_back(errand);
-            core.flushable.notify();
+            core.own_bell.ring();
         }
         return;
     }
@@ -111,6 +114,10 @@ fn answer_here(core: &Core, asker: Option<ShardId>, question: Question) -> Optio
             let points = names.iter().map(|name| shard.points_of(name)).collect();
             Answer::Points(ticket, points)
         }
+        Question::Own(ticket, batch) => {
+            core.shard.borrow_mut().accept_batch(&batch);
+            Answer::Own(ticket)
+        }
         Question::Stats(ticket) => Answer::Stats(ticket, Box::new(core.stats())),
         Question::Metadata(ticket, name, change) => {
             let path = core.shard.borrow().path_of(&name);
@@ -129,6 +136,8 @@ fn take_orders(core: &Core) -> bool {
             Order::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
             Order::StopReceiving => core.stage.set(Stage::Stopping),
             Order::Drain => {
+                // A sweep under way goes on without its limits.
+                core.shard.borrow_mut().hurry();
                 core.stage.set(Stage::Draining);
                 core.flushable.notify();
             }
@@ -162,12 +171,18 @@ fn take_spent(core: &Core) -> bool {
     found
 }
 
+/// Whether batches of other cores must wait: this shard is full. At the stop they need not, as no
+/// more can come than the links hold, and their senders wait for them to be accepted.
+fn is_held_back(core: &Core, shard: &mut Shard) -> bool {
+    core.stage.get() == Stage::Running && shard.is_full()
+}
+
 /// Accepts at most one batch of each core, unless this shard is full.
 fn take_batch(core: &Core) -> bool {
     let mut found = false;
     for peer in core.peers.borrow_mut().iter_mut().flatten() {
         let mut shard = core.shard.borrow_mut();
-        if shard.is_full() {
+        if is_held_back(core, &mut shard) {
             drop(shard);
             core.flushable.notify();
             return found;
@@ -187,7 +202,7 @@ fn take_batch(core: &Core) -> bool {
     found
 }
 
-fn take_questions(core: &Core, writer: &Writer) -> bool {
+fn take_questions(core: &Core) -> bool {
     let mut found = false;
     let count = core.peers.borrow().len();
     for number in 0..count {
@@ -197,15 +212,14 @@ fn take_questions(core: &Core, writer: &Writer) -> bool {
                 None => break,
             };
             let Ok(question) = question else { break };
+            // The asker sent its points first; they belong into the answer.
+            while take_batch(core) {}
             let asker = ShardId(u16::try_from(number).expect("shards are numbered in 16 bits"));
             if let Some(errand) = answer_here(core, Some(asker), question) {
                 core.errands.borrow_mut().push_back(errand);
             }
             found = true;
         }
-    }
-    if !core.errands.borrow().is_empty() && writer.is_idle() {
-        core.flushable.notify();
     }
     found
 }
@@ -229,7 +243,7 @@ fn something_waits(core: &Core, writer: &Writer) -> bool {
     if writer.has_finished() || !core.orders.borrow().is_empty() {
         return true;
     }
-    let takes_batches = !core.shard.borrow_mut().is_full();
+    let takes_batches = !is_held_back(core, &mut core.shard.borrow_mut());
     core.peers.borrow().iter().flatten().any(|peer| {
         !peer.spent_rx.is_empty()
             || !peer.ask_rx.is_empty()

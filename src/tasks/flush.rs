@@ -15,7 +15,7 @@ use crate::limits::{FLUSH_BATCH, FLUSH_BATCH_POINTS, FLUSH_BATCHES};
 use crate::shard::Shard;
 use crate::shard::flush::{FlushJob, FlushNews, NextJob};
 use crate::shard::query::Answer;
-use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
+use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Report, Stage};
 use crate::tasks::exchange;
 use crate::tasks::writer::WriteBatch;
@@ -171,11 +171,12 @@ fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
 /// Writes every metric that waits, once. Returns how many files were handed to the writer.
 async fn sweep(core: &Core, writer: &Writer) -> u64 {
     let before = writer.sent_jobs.get();
-    core.with_shard(|shard| shard.begin_sweep());
-    core.room.notify();
+    core.with_shard(Shard::begin_sweep);
     loop {
         core.flushable.until(|| !writer.idle.borrow().is_empty()).await;
         let mut batch = writer.idle.borrow_mut().pop().expect("waited until one was idle");
+        core.with_shard(Shard::forget_idle);
+        core.memory_freed();
         let next = fill(core, &mut batch).await;
         if batch.used > 0 {
             writer.send(batch);
@@ -185,7 +186,7 @@ async fn sweep(core: &Core, writer: &Writer) -> u64 {
         match next {
             NextJob::SweepOver => return writer.sent_jobs.get() - before,
             NextJob::Wait(time) => sleep(time.min(THROTTLE_SLEEP_MAX)).await,
-            NextJob::Ready | NextJob::Busy => yield_if_needed().await,
+            NextJob::Ready | NextJob::Busy => yield_now().await,
         }
     }
 }
@@ -204,7 +205,7 @@ async fn fill(core: &Core, batch: &mut WriteBatch) -> NextJob {
                 points += job.points.len();
                 batch.used += 1;
             }
-            NextJob::Busy => yield_if_needed().await,
+            NextJob::Busy => yield_now().await,
             NextJob::Wait(_) | NextJob::SweepOver => return next,
         }
     }
@@ -223,9 +224,7 @@ async fn drain(core: &Core, writer: &Writer) {
         if left == 0 {
             break;
         }
-        // A metric found without its file takes a second round to be created.
-        let creating = core.shard.borrow().has_creations();
-        if left == before && !creating {
+        if left == before {
             fruitless += 1;
             sleep(Duration::from_millis(300)).await;
         }

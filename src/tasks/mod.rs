@@ -13,7 +13,7 @@
 //!   its own ring. It may block as long as the disk likes.
 //! - *report*: on the first core only; publishes the node's statistics.
 //!
-//! Stop order: listeners, connections, datagrams, links, cache, writer.
+//! Stop order: listeners, datagrams, connections, links, cache, writer.
 
 pub mod carbonlink;
 pub mod core;

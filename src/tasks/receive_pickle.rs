@@ -3,9 +3,10 @@
 //! A message that lies whole in the core's read buffer is decoded there. Only the beginning of a
 //! message whose end has not come is kept with its connection; its memory is part of the budget.
 
+use crate::limits::READ_BYTES;
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::yield_if_needed;
+use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
 use crate::tasks::receive_tcp::Patience;
@@ -22,20 +23,20 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         let stalled = core.wait_for_room().await;
         match stream.read_into(&core.read_buffer, patience.timeout(stalled)).await {
             Ok(0) => break,
+            Ok(_) if core.is_closed() => break,
             Ok(count) => {
-                let carried = carry.bytes.len();
-                if take_messages(core, &mut carry, count, options).is_err() {
+                let taken = take(core, &mut carry, count, options).await;
+                if account(core, &mut carry).and(taken).is_err() {
+                    core.with_shard(|shard| {
+                        shard.refuse(Receiver::Pickle, DropReason::PickleMessage);
+                    });
+                    carry.bytes = Vec::new();
                     break;
-                }
-                if carry.is_complete() {
-                    take_large(core, &mut carry).await;
                 }
                 patience.unfinished(!carry.bytes.is_empty(), carry.bytes.len() <= count);
-                if !account(core, carried, carry.bytes.len()) {
-                    break;
-                }
-                if core.shard.borrow_mut().outbox().has_unsent() {
-                    core.outgoing.notify();
+                if count == READ_BYTES {
+                    // This connection has more to say; the others' turn comes first.
+                    yield_now().await;
                 }
             }
             Err(error) => {
@@ -47,25 +48,55 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         }
         yield_if_needed().await;
     }
-    core.with_shard(|shard| shard.account_connection(carry.bytes.len(), 0));
-}
-
-/// Accounts for a connection's unfinished message; false when there is no memory for it.
-fn account(core: &Core, before_bytes: usize, after_bytes: usize) -> bool {
     core.with_shard(|shard| {
-        shard.account_connection(before_bytes, after_bytes);
-        let fits = after_bytes <= before_bytes || !shard.has_too_much_unfinished();
-        if !fits {
+        if !carry.bytes.is_empty() {
             shard.refuse(Receiver::Pickle, DropReason::PickleMessage);
         }
-        fits
+        shard.account_connection(carry.accounted_bytes, 0);
+    });
+    core.memory_freed();
+}
+
+/// Takes everything a read brought. On an error the connection is to be closed.
+async fn take(
+    core: &Core,
+    carry: &mut Carry,
+    count: usize,
+    options: ConnectionOptions,
+) -> Result<(), MessageTooLong> {
+    let bytes_max = options.message_bytes_max;
+    let mut rest = take_messages(core, carry, &core.read_buffer.borrow()[..count], bytes_max)?;
+    while let Some(behind) = rest.take() {
+        take_large(core, carry).await;
+        carry.bytes = Vec::new();
+        if core.is_closed() {
+            return Ok(());
+        }
+        rest = take_messages(core, carry, &behind, bytes_max)?;
+    }
+    if core.shard.borrow_mut().outbox().has_unsent() {
+        core.outgoing.notify();
+    }
+    Ok(())
+}
+
+/// Accounts for a connection's unfinished message; an error when there is no memory for it.
+fn account(core: &Core, carry: &mut Carry) -> Result<(), MessageTooLong> {
+    let (before, after) = (carry.accounted_bytes, carry.bytes.len());
+    carry.accounted_bytes = after;
+    core.with_shard(|shard| {
+        shard.account_connection(before, after);
+        let is_too_much = after > before && shard.has_too_much_unfinished();
+        if is_too_much { Err(MessageTooLong) } else { Ok(()) }
     })
 }
 
-/// The beginning of a message, with its header.
+/// The beginning of one message, with its header: never more than that message.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
     pub(crate) bytes: Vec<u8>,
+    /// What the shard was told of it.
+    accounted_bytes: usize,
 }
 
 /// A message is longer than allowed: its connection is to be closed.
@@ -127,38 +158,30 @@ pub(crate) fn check_length(bytes: &[u8], bytes_max: usize) -> Result<(), Message
     }
 }
 
-/// Takes all messages of the read buffer; stops early when `carry` holds a whole one, and then
-/// leaves the rest of the read buffer behind it in `carry` too.
+/// Takes the messages that `carry` and then `input` hold; the beginning of the next one is carried.
+/// Stops when `carry` holds a whole large message, and then returns what is behind it.
 fn take_messages(
     core: &Core,
     carry: &mut Carry,
-    count: usize,
-    options: ConnectionOptions,
-) -> Result<(), MessageTooLong> {
-    let buffer = core.read_buffer.borrow();
-    let mut input = &buffer[..count];
-    let result = core.with_shard(|shard| {
+    mut input: &[u8],
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, MessageTooLong> {
+    core.with_shard(|shard| {
         let mut decoder = core.decoder.borrow_mut();
         if !carry.bytes.is_empty() {
-            carry.fill(&mut input, options.message_bytes_max)?;
+            carry.fill(&mut input, bytes_max)?;
             if !carry.is_complete() {
-                return Ok(());
+                return Ok(None);
             }
-            if !is_large(carry) {
-                take_message(shard, &mut decoder, carry.body());
-                *carry = Carry::default();
+            if is_large(carry) {
+                return Ok(Some(input.to_vec()));
             }
+            take_message(shard, &mut decoder, carry.body());
+            carry.bytes = Vec::new();
         }
-        if carry.is_complete() {
-            carry.bytes.extend_from_slice(input);
-            return Ok(());
-        }
-        take_whole(shard, &mut decoder, carry, &mut input, options.message_bytes_max)
-    });
-    if result.is_err() {
-        core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
-    }
-    result
+        take_whole(shard, &mut decoder, carry, &mut input, bytes_max)?;
+        Ok(None)
+    })
 }
 
 /// Takes the messages that lie whole in `input`, and carries the beginning of the next one.
@@ -184,7 +207,7 @@ fn take_whole(
 
 /// Messages beyond this are taken in slices.
 fn is_large(carry: &Carry) -> bool {
-    carry.bytes.len() > crate::limits::READ_BYTES
+    carry.bytes.len() > READ_BYTES
 }
 
 fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
@@ -215,14 +238,19 @@ fn reason_of(error: ItemError) -> DropReason {
     }
 }
 
-/// Takes a message larger than the read buffer in slices, waiting for room between them. What
-/// came behind it on the connection is left in `carry`.
-async fn take_large(core: &Core, carry: &mut Carry) {
-    let end = message_bytes(&carry.bytes).expect("a complete message has a header");
-    let rest = carry.bytes.split_off(end);
+/// Takes a message larger than the read buffer in slices, waiting for room between them. One at a
+/// time: decoded it takes up to three times its length.
+async fn take_large(core: &Core, carry: &Carry) {
+    core.room.until(|| core.is_closed() || !core.is_decoding.get()).await;
+    core.is_decoding.set(true);
+    take_slices(core, carry).await;
+    core.is_decoding.set(false);
+    core.room.notify();
+}
+
+async fn take_slices(core: &Core, carry: &Carry) {
     let mut decoder = PickleDecoder::new();
-    let body = &carry.bytes[HEADER_BYTES..];
-    match decoder.points(body) {
+    match decoder.points(carry.body()) {
         Err(_) => {
             core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
         }
@@ -237,7 +265,9 @@ async fn take_large(core: &Core, carry: &mut Carry) {
             }
             core.wait_for_room().await;
             yield_if_needed().await;
+            if core.is_closed() {
+                break;
+            }
         },
     }
-    carry.bytes = rest;
 }

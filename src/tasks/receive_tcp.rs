@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::LINE_BYTES_MAX;
+use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::yield_if_needed;
+use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
 use crate::wire::line::{LineError, Lines, parse};
@@ -54,6 +54,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         let timeout = patience.timeout(stalled);
         match stream.read_into(&core.read_buffer, timeout).await {
             Ok(0) => break,
+            Ok(_) if core.is_closed() => break,
             Ok(count) => {
                 let carried = carry.len();
                 let taken = core.with_shard(|shard| {
@@ -68,6 +69,10 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                 patience.unfinished(!carry.is_empty(), carry.len() <= count);
                 if core.shard.borrow_mut().outbox().has_unsent() {
                     core.outgoing.notify();
+                }
+                if count == READ_BYTES {
+                    // This connection has more to say; the others' turn comes first.
+                    yield_now().await;
                 }
             }
             Err(error) => {
@@ -99,8 +104,9 @@ fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Result<()
         let end = memchr::memchr(b'\n', bytes);
         carry.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
         let Some(end) = end else { return check_unfinished(shard, carry) };
-        take_line(shard, Receiver::Tcp, carry)?;
+        let taken = take_line(shard, Receiver::Tcp, carry);
         carry.clear();
+        taken?;
         carry.shrink_to(0);
         bytes = &bytes[end + 1..];
     }

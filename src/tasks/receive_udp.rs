@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::shard::Shard;
 use crate::stats::{DropReason, Receiver};
@@ -17,6 +17,9 @@ use crate::wire::line::{LineError, Lines, RawLine, parse, parse_unterminated};
 
 /// Datagrams taken before other tasks have their turn.
 const BURST: usize = 32;
+
+/// Time for what the kernel holds at the stop.
+const REST_TIME: Duration = Duration::from_millis(200);
 
 /// Pause after a read that failed.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -44,9 +47,10 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     })
 }
 
-/// Takes the datagrams that the kernel still holds.
+/// Takes the datagrams that the kernel still holds, for so long at most: senders may go on.
 pub fn take_rest(core: &Core, socket: &Stream) {
-    take_more(core, socket, usize::MAX);
+    let until = Instant::now() + REST_TIME;
+    while take_more(core, socket, BURST) && Instant::now() < until {}
 }
 
 #[expect(clippy::await_holding_refcell_ref, reason = "no other task borrows the socket meanwhile")]
@@ -54,12 +58,14 @@ async fn wait(core: &Core, socket: &RefCell<Stream>) -> std::io::Result<usize> {
     socket.borrow_mut().read_into(&core.read_buffer, None).await
 }
 
-fn take_more(core: &Core, socket: &Stream, count_max: usize) {
+/// Takes up to so many datagrams; false when there are no more.
+fn take_more(core: &Core, socket: &Stream, count_max: usize) -> bool {
     for _ in 0..count_max {
         let read = socket.try_read(&mut core.read_buffer.borrow_mut());
-        let Ok(Some(count)) = read else { return };
+        let Ok(Some(count)) = read else { return false };
         take(core, count);
     }
+    true
 }
 
 fn take(core: &Core, count: usize) {

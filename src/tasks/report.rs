@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
-use crate::stats::{Counters, Gauges, Receiver, Report, publish};
-use crate::sys::clock;
+use crate::stats::{Counters, Gauges, Report, publish};
 use crate::sys::cpu;
 use crate::sys::executor::{Task, sleep, spawn};
 use crate::tasks::carbonlink::ask;
@@ -48,7 +47,7 @@ pub fn start(core: &Rc<Core>, options: ReportOptions) -> Task<()> {
                 updates_per_s_max: options.updates_per_s_max,
             };
             (before, cpu_before, since) = (total, cpu_now, Instant::now());
-            store(&core, &options.prefix, &report);
+            store(&core, &options, &report).await;
         }
     })
 }
@@ -68,15 +67,21 @@ async fn gather(core: &Core, shard_count: u16) -> (Counters, Gauges) {
     (counters, gauges)
 }
 
-fn store(core: &Core, prefix: &str, report: &Report) {
-    let now = f64::from(clock::now_s());
+/// Gives each shard its own metrics' points.
+async fn store(core: &Core, options: &ReportOptions, report: &Report) {
+    let mut batches: Vec<Vec<u8>> = (0..options.shard_count).map(|_| Vec::new()).collect();
     let mut name = String::new();
     core.with_shard(|shard| {
         publish(report, |suffix, value| {
             name.clear();
-            write!(name, "{prefix}.{suffix}").expect("a String takes any text");
-            shard.ingest(Receiver::Own, name.as_bytes(), now, value);
+            write!(name, "{}.{suffix}", options.prefix).expect("a String takes any text");
+            shard.ingest_own(name.as_bytes(), value, &mut batches);
         });
     });
-    core.outgoing.notify();
+    for (shard, batch) in (0u16..).zip(batches) {
+        if !batch.is_empty() {
+            let ticket = ask(core, ShardId(shard), |ticket| Question::Own(ticket, batch)).await;
+            core.answer_to(ticket).await;
+        }
+    }
 }

@@ -127,6 +127,8 @@ async fn end_connections(core: &Rc<Core>) {
     };
     core.changed.until(|| core.connection_count() == 0 || deadline.get()).await;
     timer.cancel().await;
+    core.stage.set(Stage::Closed);
+    core.room.notify();
     if core.connection_count() > 0 {
         log::warn!("connections still open at the stop count={}", core.connection_count());
     }

@@ -158,6 +158,7 @@ fn failure(action: &'static str, error: &io::Error) -> Outcome {
                 | libc::ETXTBSY
                 | libc::EINVAL
                 | libc::ENXIO
+                | libc::ENOENT
         )
     );
     Outcome::Failed { action, reason: error.to_string(), is_own_fault }
@@ -244,7 +245,10 @@ impl Writer {
                 let result = *results.next().expect("one result for each operation");
                 match error_of(result) {
                     None => desk.file = Some(adopt(result)),
-                    Some(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // A taken name without a file behind it is a link that leads nowhere.
+                    Some(error)
+                        if error.kind() == io::ErrorKind::NotFound && job.create.is_none() =>
+                    {
                         job.outcome = Outcome::Missing;
                     }
                     Some(error) => job.outcome = failure("open series file", &error),

@@ -1,37 +1,110 @@
-//! `carbyne whisper` commands on trees of Whisper files, which run without a node.
+//! `carbyne whisper`: commands on Whisper files, which run without a node.
 //!
-//! [`tree`] walks a directory and shares its files out among threads, [`verify`] and [`resize`]
-//! are the commands, `replace` exchanges a file under a running node, `progress` tells how far
-//! things are. Findings go to standard output as they come, in no order; a summary ends them.
-//! Blocking calls are right here: nothing else runs in the process.
+//! Flags, default output and the bytes left in files are those of Python whisper's tools, so that
+//! scripts keep working; every command also speaks JSON. Answers go to standard output; an error
+//! is one line on standard error that names the file, with exit status 1, or 64 for a command
+//! line that makes no sense.
+//!
+//! A command is one [`Subcommand`] in the file of its group. It reads its arguments ([`args`]),
+//! opens files ([`file`]), lets [`crate::whisper`] do the work in memory, and prints
+//! ([`python`], [`json`]). Blocking calls are right here: nothing else runs in the process.
 
-mod progress;
-mod replace;
-pub mod resize;
-pub mod tree;
-pub mod verify;
+mod args;
+mod combine;
+mod create;
+mod diff;
+mod file;
+mod info;
+mod json;
+mod path;
+mod python;
+mod settings;
+mod show;
+mod trees;
+mod update;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::process::ExitCode;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-/// Exit status when something is damaged or could not be done.
+use args::{Args, Opt};
+
+/// Exit status of a command that failed.
 const EXIT_FAILED: u8 = 1;
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
-/// Exit status when the output cannot be written: EX_IOERR of sysexits.h.
-const EXIT_IO: u8 = 74;
+
+/// A command: its name, what it understands, and what it does.
+struct Subcommand {
+    name: &'static str,
+    help: &'static str,
+    options: &'static [Opt],
+    run: fn(&Args, &mut Session<'_>) -> Result<u8, Failure>,
+}
+
+/// All commands, in the order of the help.
+const SUBCOMMANDS: [&Subcommand; 11] = [
+    &info::INFO,
+    &show::FETCH,
+    &show::DUMP,
+    &create::CREATE,
+    &update::UPDATE,
+    &combine::MERGE,
+    &combine::FILL,
+    &diff::DIFF,
+    &settings::SET_XFF,
+    &settings::SET_AGGREGATION,
+    &path::PATH,
+];
+
+const HELP: &str = "\
+Usage: carbyne whisper COMMAND ...
+
+Looks at Whisper files and changes them, with the flags and the output of Python whisper's tools.
+
+  info FILE [FIELD]                  the header
+  fetch FILE                         values of a range of time
+  dump FILE                          the header and every slot
+  create FILE RETENTION...           a new file
+  update FILE [TIME:VALUE...]        points into a file
+  merge FROM TO                      the points of one file over those of another
+  fill FROM TO                       the gaps of one file with the points of another
+  diff FILE FILE                     the points in which two files differ
+  set-xff FILE XFF                   another xFilesFactor
+  set-aggregation FILE METHOD [XFF]  another aggregation method
+  path NAME...                       the files of metric names
+  verify PATH                        damaged files of a tree
+  resize PATH ...                    files in other archives: one file, or a tree by its schemas
+
+All take --json and --help. Times are seconds since 1970; --now sets the clock.
+
+Commands that change a file hold its exclusive flock while they do. A node respects that only with
+`flock = true`, and it remembers for ten minutes which archives of a file were empty and what the
+header said: stop it before you change files that it writes.
+";
+
+/// Where answers, notes and questions go.
+struct Session<'a> {
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+}
 
 /// Why a command ends early.
 #[derive(Debug)]
 enum Failure {
     /// A command line that makes no sense.
     Usage(String),
-    /// What cannot be done.
-    Failed(String),
+    /// What cannot be done, and with which file.
+    Failed { path: PathBuf, reason: String },
     /// The answer cannot be written.
     Output(io::Error),
+}
+
+impl Failure {
+    /// Makes failures that name a file.
+    fn at<E: ToString>(path: &Path) -> impl Fn(E) -> Failure {
+        move |reason| Failure::Failed { path: path.to_owned(), reason: reason.to_string() }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -40,73 +113,53 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<lexopt::Error> for Failure {
-    fn from(error: lexopt::Error) -> Failure {
-        Failure::Usage(error.to_string())
-    }
-}
-
-/// Runs `verify` or `resize` with the arguments behind `carbyne whisper`.
-pub fn run_tree(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let done = match args.split_first() {
-        Some((word, rest)) if word == "verify" => verify::run(rest, out, err),
-        Some((word, rest)) if word == "resize" => resize::run(rest, out, err),
-        _ => Err(Failure::Usage("`whisper` needs `verify` or `resize`".to_owned())),
-    };
-    let done = done.and_then(|status| Ok(out.flush().map(|()| status)?));
-    // Nobody is left to be told when standard error cannot be written.
-    let status = match done {
-        Ok(status) => status,
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-        Err(Failure::Output(error)) => {
-            let _ = writeln!(err, "carbyne: write the answer: {error}");
-            EXIT_IO
-        }
-        Err(Failure::Failed(reason)) => {
-            let _ = writeln!(err, "carbyne: {reason}");
-            EXIT_FAILED
+/// Runs `carbyne whisper` with these arguments and gives the exit status; an error means that
+/// the answer could not be written.
+pub fn run(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
+    let mut out = BufWriter::new(out);
+    let done = dispatch(args, &mut Session { out: &mut out, err });
+    out.flush()?;
+    match done {
+        Ok(status) => Ok(status),
+        Err(Failure::Output(error)) => Err(error),
+        Err(Failure::Failed { path, reason }) => {
+            writeln!(err, "carbyne: {}: {reason}", path.display())?;
+            Ok(EXIT_FAILED)
         }
         Err(Failure::Usage(problem)) => {
-            let _ = writeln!(err, "carbyne: {problem}\nSee `carbyne whisper verify --help`.");
-            EXIT_USAGE
+            writeln!(err, "carbyne: {problem}\nSee `carbyne whisper --help`.")?;
+            Ok(EXIT_USAGE)
         }
+    }
+}
+
+fn dispatch(args: &[OsString], session: &mut Session<'_>) -> Result<u8, Failure> {
+    let Some((name, rest)) = args.split_first() else {
+        return Err(Failure::Usage("`whisper` needs a command".to_owned()));
     };
-    ExitCode::from(status)
-}
-
-/// A text in JSON's quotes.
-fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            '\0'..='\x1f' => {
-                write!(quoted, "\\u{:04x}", u32::from(character)).expect("a string takes all");
-            }
-            _ => quoted.push(character),
-        }
+    if name == "--help" || name == "-h" || name == "help" {
+        session.out.write_all(HELP.as_bytes())?;
+        return Ok(0);
     }
-    quoted.push('"');
-    quoted
-}
-
-/// An option's value as a number of threads.
-fn job_count(parser: &mut lexopt::Parser) -> Result<usize, Failure> {
-    use lexopt::ValueExt as _;
-    match parser.value()?.parse() {
-        Ok(count) if (1..=tree::JOBS_MAX).contains(&count) => Ok(count),
-        _ => Err(Failure::Usage(format!("--jobs takes 1 to {}", tree::JOBS_MAX))),
+    if name == "verify" || name == "resize" {
+        return Ok(trees::run(args, session.out, session.err)?);
     }
+    let Some(command) = SUBCOMMANDS.iter().find(|command| name == command.name) else {
+        let name = name.to_string_lossy();
+        return Err(Failure::Usage(format!("unknown command `whisper {name}`")));
+    };
+    let args = Args::parse(rest, command.options).map_err(|failure| within(command, failure))?;
+    if args.is_help() {
+        session.out.write_all(command.help.as_bytes())?;
+        return Ok(0);
+    }
+    (command.run)(&args, session).map_err(|failure| within(command, failure))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_quoted_for_json() {
-        let check = |text: &str, want: &str| assert_eq!(quote(text), want);
-        check("a/b.wsp", "\"a/b.wsp\"");
-        check("a\"\\\n\u{e4}", "\"a\\\"\\\\\\u000a\u{e4}\"");
+/// Says which command a problem with the command line belongs to.
+fn within(command: &Subcommand, failure: Failure) -> Failure {
+    match failure {
+        Failure::Usage(problem) => Failure::Usage(format!("whisper {}: {problem}", command.name)),
+        other => other,
     }
 }

@@ -23,6 +23,12 @@ impl Archive {
         u64::from(self.step_s) * u64::from(self.slot_count)
     }
 
+    /// The time that lies as far before `now_s` as the archive reaches back; at least -2^62.
+    pub(super) fn oldest_s(&self, now_s: u32) -> i64 {
+        let span_s = i64::try_from(self.span_s().min(1 << 62)).expect("2^62 is an i64");
+        i64::from(now_s) - span_s
+    }
+
     /// Byte offset of the end of the archive.
     pub fn end(&self) -> u64 {
         self.slot_offset(self.slot_count)
@@ -89,7 +95,7 @@ pub(super) fn decode_interval(bytes: &[u8]) -> u32 {
 }
 
 /// The value of a slot, from its 12 bytes.
-fn decode_value(bytes: &[u8]) -> f64 {
+pub(super) fn decode_value(bytes: &[u8]) -> f64 {
     let value: [u8; 8] = bytes[4..SLOT_BYTES].try_into().expect("8 bytes were cut");
     f64::from_be_bytes(value)
 }

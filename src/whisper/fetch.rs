@@ -92,14 +92,20 @@ impl Fetch {
                 .position(|archive| archive.span_s() >= (now_s - from_s).unsigned_abs())
                 .unwrap_or(archives.len() - 1),
         };
-        let archive = archives[archive_index];
+        Ok(Some(Fetch::of_archive(header, archive_index, from_s, until_s)))
+    }
+
+    /// A range of a given archive, aligned to it and not clamped; both times lie within 2^62
+    /// seconds of the epoch. A range longer than the archive has fewer values than steps.
+    pub fn of_archive(header: &Header, archive_index: usize, from_s: i64, until_s: i64) -> Fetch {
+        let archive = header.archives()[archive_index];
         let step_s = i64::from(archive.step_s);
         let from_s = from_s - from_s.rem_euclid(step_s) + step_s;
         let mut until_s = until_s - until_s.rem_euclid(step_s) + step_s;
         if from_s == until_s {
             until_s += step_s;
         }
-        Ok(Some(Fetch { archive_index, archive, from_s, until_s }))
+        Fetch { archive_index, archive, from_s, until_s }
     }
 
     /// The position of the chosen archive in its header.

@@ -173,6 +173,8 @@ pub enum HeaderError {
     ZeroPoints,
     /// An archive whose step is not greater than that of the archive in front of it.
     StepsNotAscending,
+    /// An archive reaches back further than 32 bits of seconds: none of its slots can be valid.
+    RetentionTooLong,
     /// An archive that starts inside the header or inside the archive in front of it.
     Overlapping,
     /// The file ends before its last archive does.
@@ -199,6 +201,7 @@ impl fmt::Display for HeaderError {
             HeaderError::ZeroStep => f.write_str("archive with a step of 0 seconds"),
             HeaderError::ZeroPoints => f.write_str("archive with 0 points"),
             HeaderError::StepsNotAscending => f.write_str("archives not in ascending step order"),
+            HeaderError::RetentionTooLong => f.write_str("archive longer than 32 bits of seconds"),
             HeaderError::Overlapping => {
                 f.write_str("archive offset inside the header or another archive")
             }
@@ -240,6 +243,9 @@ fn parse_archives(bytes: &[u8]) -> Result<([Archive; ARCHIVES_MAX], usize), Head
         }
         if archive.step_s <= step_s_min {
             return Err(HeaderError::StepsNotAscending);
+        }
+        if archive.span_s() > u64::from(u32::MAX) {
+            return Err(HeaderError::RetentionTooLong);
         }
         if u64::from(archive.offset) < offset_min {
             return Err(HeaderError::Overlapping);
@@ -327,9 +333,9 @@ mod tests {
         check(&[(36, 4)], Ok(()));
         let needed = file_bytes + 12;
         check(&[(36, 6)], Err(HeaderError::FileTooShort { needed, found: file_bytes }));
-        let needed = u64::from(u32::MAX) * 13;
-        let greatest = [(28, u32::MAX), (36, u32::MAX)];
-        check(&greatest, Err(HeaderError::FileTooShort { needed, found: file_bytes }));
+        check(&[(28, u32::MAX), (36, u32::MAX)], Err(HeaderError::RetentionTooLong));
+        check(&[(32, u32::MAX / 5 + 1)], Err(HeaderError::RetentionTooLong));
+        check(&[(32, u32::MAX / 5)], Ok(()));
     }
 
     #[test]

@@ -32,21 +32,31 @@
 //! - `pyset`: the order in which Python propagates, which shows in the bytes;
 //! - `fetch`: a range of one archive, read;
 //! - `migrate`, `resize`: a file in another layout, exactly or as whisper's tool does it.
+//! - `whole`: a file in memory from end to end, for tools;
+//! - `merge`, `fill`, `diff`: two such files brought together or compared.
 
 mod archive;
+mod diff;
 mod fetch;
+mod fill;
 mod header;
 mod image;
+mod merge;
 mod migrate;
 mod pyset;
 mod resize;
 mod rollup;
 mod update;
+mod whole;
 
 pub use archive::{Archive, SLOT_BYTES, misplaced_slots};
+pub use diff::{ArchiveDiff, Difference, diff};
 pub use fetch::{Fetch, FetchError, FetchReads};
+pub use fill::fill;
 pub use header::{HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES};
 pub use image::Transfer;
+pub use merge::{UnlikeArchives, merge};
 pub use migrate::migrate;
 pub use resize::{Resample, resize};
 pub use update::{Bases, NotCovered, Outcome, Step, Update};
+pub use whole::WholeFile;

@@ -211,6 +211,22 @@ impl Update {
         Ok(())
     }
 
+    /// Begins points that all go straight into one archive, whatever their age, forgetting any
+    /// former job. From there they reach the coarser archives as those of a batch do.
+    pub fn begin_archive(
+        &mut self,
+        header: &Header,
+        bases: &Bases,
+        archive_index: usize,
+        points: &[Point],
+    ) {
+        self.reset(header, bases);
+        self.sort(points);
+        let archive = &self.header.archives()[archive_index];
+        self.groups[archive_index] = align(&self.samples, archive, &mut self.cells);
+        self.outcome.points_used = self.samples.len();
+    }
+
     /// Goes on, after what the former step asked for is done. A job may be left at any step.
     pub fn step(&mut self) -> Step {
         if self.phase == Phase::Begun {
@@ -296,16 +312,7 @@ impl Update {
                 u64::from(now_s.saturating_sub(sample.timestamp_s)) > archive.span_s()
             };
             let first = self.samples[..end].partition_point(too_old);
-            let start = self.cells.len();
-            for sample in &self.samples[first..end] {
-                let interval_s = archive.interval(sample.timestamp_s);
-                let cell = Cell { interval_s, value: sample.value };
-                match self.cells[start..].last_mut() {
-                    Some(last) if last.interval_s == interval_s => *last = cell,
-                    _ => self.cells.push(cell),
-                }
-            }
-            *group = Group { start, end: self.cells.len() };
+            *group = align(&self.samples[first..end], archive, &mut self.cells);
             end = first;
         }
         self.outcome.points_too_old = end;
@@ -481,6 +488,20 @@ impl Update {
         }
         rollup.finish(self.header.x_files_factor)
     }
+}
+
+/// Appends the cells that ascending samples make in an archive, one an interval.
+fn align(samples: &[Sample], archive: &Archive, cells: &mut Vec<Cell>) -> Group {
+    let start = cells.len();
+    for sample in samples {
+        let interval_s = archive.interval(sample.timestamp_s);
+        let cell = Cell { interval_s, value: sample.value };
+        match cells[start..].last_mut() {
+            Some(last) if last.interval_s == interval_s => *last = cell,
+            _ => cells.push(cell),
+        }
+    }
+    Group { start, end: cells.len() }
 }
 
 /// The intervals of a coarser archive that ascending cells fall into, each once.

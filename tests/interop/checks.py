@@ -33,7 +33,7 @@ def check(bug, sees, clean=True):
                 blaming(start, function, *arguments, **others)
             except AssertionError as failure:
                 assert re.search(sees, str(failure)), (
-                    f"the planted bug {start.bug!r} was seen, but by the wrong assertion: {failure}")
+                    f"the planted bug {start.bug!r} was seen by the wrong assertion: {failure}")
                 return None
             pytest.fail(f"the check passes although the bug {start.bug!r} is planted")
         run.runs = [("carbyne", None), (f"bug {bug}", bug)] + [("no bug", None)] * clean

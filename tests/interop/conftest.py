@@ -1,6 +1,8 @@
 """Fixtures: `start` makes nodes and sees that each ends well; see checks.py for how a test runs."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -10,7 +12,8 @@ import node as nodes
 
 os.environ.setdefault("GRAPHITE_SETTINGS_MODULE", "graphite_settings")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "graphite.settings")
-os.environ.setdefault("GRAPHITE_STORAGE_DIR", tempfile.mkdtemp(prefix="graphite-"))
+os.environ["GRAPHITE_STORAGE_DIR"] = tempfile.mkdtemp(prefix="graphite-")
+atexit.register(shutil.rmtree, os.environ["GRAPHITE_STORAGE_DIR"], ignore_errors=True)
 
 
 def pytest_generate_tests(metafunc):

@@ -354,6 +354,8 @@ class Node:
                 return
             started = started or time.monotonic()
             buffer += data
+            if self.bug == "unfinished-message-blocks" and len(buffer) > 1 << 24:
+                time.sleep(30)
 
     async def pickle_connection(self, reader, writer):
         limit = self.config["pickle"]["max-message-size"]

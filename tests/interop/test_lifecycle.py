@@ -111,7 +111,7 @@ def test_update_limit_coalesces_and_loses_nothing(start):
     node = start(whisper={"max-updates-per-second": 10, "flush-interval": "1s"})
     points = []
     with wire.connect(node.port("line")) as connection:
-        for age in range(60, 0, -1):  # 600 points in 6 s; 10 updates a second cannot take them singly
+        for age in range(60, 0, -1):  # 600 points in 6 s: too many for 10 updates a second
             part = [(f"limited.m{metric}", age, NOW - age) for metric in range(10)]
             connection.sendall(wire.lines(part))
             points += part

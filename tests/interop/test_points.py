@@ -97,7 +97,8 @@ def test_row_41_one_table_of_values(start):
 
 @check(bug="udp-silent", sees="unaccounted")
 def test_row_42_flood_of_datagrams(start):
-    node = start(schemas=[("carbon", "^carbon", "1s:10m"), ("all", ".*", "1s:1h")], whisper={"flush-interval": "1s"})
+    node = start(schemas=[("carbon", "^carbon", "1s:10m"), ("all", ".*", "1s:1h")],
+                 whisper={"flush-interval": "1s"})
     count = 180_000 if start.real else 20_000
     names = [f"flood.m{metric}" for metric in range(500)]
     node.reported()

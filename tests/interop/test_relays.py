@@ -36,7 +36,8 @@ class Relay:
                 stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
 
     def __enter__(self):
-        wait_until(self.accepts, lambda: f"the relay does not start: {self.text()}", 60, patient=True)
+        wait_until(self.accepts, lambda: f"the relay does not start: {self.text()}",
+                   60, patient=True)
         return self
 
     def __exit__(self, *_):

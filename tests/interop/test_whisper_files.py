@@ -12,6 +12,7 @@ import time
 import pytest
 import whisper
 
+import wire
 from checks import check, wait_for_points
 
 METHODS = ["average", "sum", "last", "max", "min", "avg_zero", "absmax", "absmin"]
@@ -159,7 +160,6 @@ def test_each_metric_gets_the_first_rule_that_matches(start):
 @pytest.mark.parametrize("sparse", [False, True])
 @check(bug="first-item-lost", sees="incomplete|differ")
 def test_whisper_reads_back_what_was_sent(start, sparse):
-    import wire
     node = start(whisper={"sparse-create": sparse, "flock": True, "flush-interval": "1s"})
     sent = series("read.back", range(300, 5, -1))
     wire.send(node.port("pickle"), wire.pickled(sent))

@@ -40,8 +40,10 @@ def send(port, data, seconds=SECONDS_MAX):
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # reset, broken, or not connected any more
 
 
 def send_udp(port, datagrams):

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use carbyne::whisper::{HEADER_BYTES_MAX, Header};
+
 /// A running node in a directory of its own, removed at the end.
 pub(crate) struct NodeProcess {
     child: Child,
@@ -21,6 +23,10 @@ pub(crate) struct NodeProcess {
     pub(crate) pickle: SocketAddr,
     /// Queries.
     pub(crate) carbonlink: SocketAddr,
+    /// The command that the node prints for sending a line.
+    pub(crate) send_command: String,
+    /// The command that the node prints for reading a metric.
+    pub(crate) read_command: String,
 }
 
 /// What to vary: sections of TOML appended to the base configuration, and the schemas.
@@ -57,13 +63,15 @@ impl NodeProcess {
             let mut text = String::new();
             let count = out.read_line(&mut text).expect("read the start-up message");
             assert!(count > 0, "the node stopped: {}", read_log(&directory));
-            if let Some(address) = text.trim().strip_prefix(label) {
-                return address.trim().parse().expect("an address");
+            if let Some(rest) = text.trim().strip_prefix(label) {
+                return rest.trim().to_owned();
             }
         };
-        let (line, udp) = (find("line tcp"), find("line udp"));
-        let (pickle, carbonlink) = (find("pickle tcp"), find("carbonlink"));
-        NodeProcess { child, directory, line, udp, pickle, carbonlink }
+        let mut address = |label: &str| find(label).parse().expect("an address");
+        let (line, udp) = (address("line tcp"), address("line udp"));
+        let (pickle, carbonlink) = (address("pickle tcp"), address("carbonlink"));
+        let (send_command, read_command) = (find("send"), find("read"));
+        NodeProcess { child, directory, line, udp, pickle, carbonlink, send_command, read_command }
     }
 
     /// A connection to the cache.
@@ -115,18 +123,32 @@ pub(crate) struct Client {
 impl Client {
     /// The cached points of a metric: (timestamp, value), ascending.
     pub(crate) fn query(&mut self, name: &str) -> Vec<(u32, f64)> {
-        let mut pickle = b"\x80\x02}(U\x04typeU\x0bcache-queryU\x06metricX".to_vec();
-        pickle.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
-        pickle.extend(name.as_bytes());
-        pickle.extend(b"u.");
-        let length = u32::try_from(pickle.len()).expect("short").to_be_bytes();
-        self.stream.write_all(&[&length[..], &pickle].concat()).expect("ask");
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).expect("read the answer's length");
-        let mut body = vec![0; u32::from_be_bytes(length) as usize];
-        self.stream.read_exact(&mut body).expect("read the answer");
-        datapoints(&body)
+        self.query_all(std::slice::from_ref(&name)).remove(0)
     }
+
+    /// The cached points of several metrics, asked for at once.
+    pub(crate) fn query_all(&mut self, names: &[&str]) -> Vec<Vec<(u32, f64)>> {
+        let requests: Vec<u8> = names.iter().flat_map(|name| request(name)).collect();
+        self.stream.write_all(&requests).expect("ask");
+        let mut answers = Vec::with_capacity(names.len());
+        for _ in names {
+            let mut length = [0; 4];
+            self.stream.read_exact(&mut length).expect("read the answer's length");
+            let mut body = vec![0; u32::from_be_bytes(length) as usize];
+            self.stream.read_exact(&mut body).expect("read the answer");
+            answers.push(datapoints(&body));
+        }
+        answers
+    }
+}
+
+fn request(name: &str) -> Vec<u8> {
+    let mut pickle = b"\x80\x02}(U\x04typeU\x0bcache-queryU\x06metricX".to_vec();
+    pickle.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
+    pickle.extend(name.as_bytes());
+    pickle.extend(b"u.");
+    let length = u32::try_from(pickle.len()).expect("short").to_be_bytes();
+    [&length[..], &pickle].concat()
 }
 
 fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
@@ -167,6 +189,31 @@ fn datapoints(body: &[u8]) -> Vec<(u32, f64)> {
 /// A timestamp of an answer as the integer it was sent as.
 fn whole(timestamp: f64) -> u32 {
     format!("{timestamp:.0}").parse().expect("a timestamp of 32 bits")
+}
+
+/// The points in the finest archive of a metric's file, in no order; none without a file.
+pub(crate) fn stored(directory: &Path, name: &str) -> Vec<(u32, f64)> {
+    let path = directory.join("whisper").join(name.replace('.', "/") + ".wsp");
+    let Ok(bytes) = std::fs::read(path) else { return Vec::new() };
+    let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
+    let header = Header::parse(head, bytes.len() as u64).expect("a Whisper file");
+    let archive = header.archives()[0];
+    bytes[archive.offset as usize..][..archive.slot_count as usize * 12]
+        .chunks_exact(12)
+        .map(|slot| {
+            let interval_s = u32::from_be_bytes(slot[..4].try_into().expect("four bytes"));
+            let value = f64::from_be_bytes(slot[4..].try_into().expect("eight bytes"));
+            (interval_s, value)
+        })
+        .filter(|&(interval_s, _)| interval_s != 0)
+        .collect()
+}
+
+/// A counter of the last line of a log.
+pub(crate) fn counter(log: &str, name: &str) -> u64 {
+    let line = log.lines().rfind(|line| line.contains("stopped received=")).expect("a last line");
+    let rest = line.split(&format!("{name}=")).nth(1).expect("a field of the last line");
+    rest.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number")
 }
 
 /// Polls until `holds`, for at most a minute.

@@ -225,7 +225,7 @@ fn read_retentions(texts: &[OsString]) -> Result<Vec<Retention>, Failure> {
 fn new_header(spec: &SeriesSpec) -> Result<Header, String> {
     check_archives(&spec.retentions)
         .and_then(|()| Header::new(spec))
-        .map_err(|error| format!("no file can have these archives: {error:?}"))
+        .map_err(|error| format!("no file can have these archives: {error}"))
 }
 
 /// As Python packs it.

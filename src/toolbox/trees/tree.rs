@@ -20,7 +20,7 @@ use std::thread;
 use super::progress::{Counters, Progress, TICK};
 
 /// Most threads a command may be told to use.
-pub const JOBS_MAX: usize = 1_024;
+pub(super) const JOBS_MAX: usize = 1_024;
 
 /// Paths handed out at once: enough that queues cost nothing beside opening a file.
 const BATCH: usize = 64;
@@ -35,23 +35,23 @@ const FINDINGS: usize = 1_024;
 const SUFFIX: &[u8] = b".wsp";
 
 /// One thread for each processor there is for us.
-pub fn jobs_default() -> usize {
+pub(super) fn jobs_default() -> usize {
     thread::available_parallelism().map_or(1, |count| count.get().min(JOBS_MAX))
 }
 
 /// What to walk, and how.
 #[derive(Debug)]
-pub struct Options<'a> {
+pub(super) struct Options<'a> {
     /// A tree, or one file.
-    pub path: &'a Path,
+    pub(super) path: &'a Path,
     /// A directory inside that is left out.
-    pub skip: Option<&'a Path>,
+    pub(super) skip: Option<&'a Path>,
     /// What else than `.wsp` a file's name may end in to be looked at.
-    pub other_suffix: Option<&'a str>,
+    pub(super) other_suffix: Option<&'a str>,
     /// Threads that work.
-    pub jobs: usize,
+    pub(super) jobs: usize,
     /// The progress is shown even where standard error is no terminal.
-    pub progress: bool,
+    pub(super) progress: bool,
 }
 
 impl Options<'_> {
@@ -60,7 +60,7 @@ impl Options<'_> {
     ///
     /// # Errors
     /// The first error of `tell`, which ends the work early.
-    pub fn for_each<F: Send>(
+    pub(super) fn for_each<F: Send>(
         &self,
         work: impl Fn(Result<&Path, (&Path, io::Error)>) -> Option<F> + Sync,
         mut tell: impl FnMut(F) -> io::Result<()>,

@@ -1,0 +1,152 @@
+//! The arguments of one command: options in any place, one or two words an option, the last wins.
+//!
+//! A long option may be cut short as long as it stays the only one, as in the Python tools.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser};
+
+use crate::sys::clock;
+
+use super::Failure;
+
+/// An option that a command knows.
+#[derive(Debug)]
+pub(super) struct Opt {
+    long: &'static str,
+    short: Option<char>,
+    takes_value: bool,
+}
+
+/// An option that stands alone.
+pub(super) const fn flag(long: &'static str) -> Opt {
+    Opt { long, short: None, takes_value: false }
+}
+
+/// An option with a value.
+pub(super) const fn value(long: &'static str) -> Opt {
+    Opt { long, short: None, takes_value: true }
+}
+
+impl Opt {
+    /// The option with a short spelling too.
+    pub(super) const fn short(self, letter: char) -> Opt {
+        Opt { short: Some(letter), ..self }
+    }
+}
+
+/// Times that lie further than this from the epoch are refused: no sum of them overflows.
+const TIME_S_MAX: i64 = 1 << 40;
+
+/// What stands behind a command.
+#[derive(Debug)]
+pub(super) struct Args {
+    given: Vec<(&'static str, OsString)>,
+    words: Vec<OsString>,
+    is_help: bool,
+}
+
+impl Args {
+    /// Reads the arguments of a command that knows these options, and `--help`.
+    pub(super) fn parse(args: &[OsString], known: &[Opt]) -> Result<Args, Failure> {
+        let mut read = Args { given: Vec::new(), words: Vec::new(), is_help: false };
+        let mut parser = Parser::from_args(args);
+        while let Some(arg) = parser.next().map_err(usage)? {
+            let option = match arg {
+                Arg::Value(word) => {
+                    read.words.push(word);
+                    continue;
+                }
+                Arg::Short('h') | Arg::Long("help") => {
+                    read.is_help = true;
+                    continue;
+                }
+                Arg::Short(letter) => known.iter().find(|known| known.short == Some(letter)),
+                Arg::Long(name) => find_long(known, name),
+            };
+            let option = option.ok_or_else(|| usage(arg.unexpected()))?;
+            let value = match option.takes_value {
+                true => parser.value().map_err(usage)?,
+                false => OsString::new(),
+            };
+            read.given.push((option.long, value));
+        }
+        Ok(read)
+    }
+
+    /// Whether help was asked for.
+    pub(super) fn is_help(&self) -> bool {
+        self.is_help
+    }
+
+    /// Whether an option is given.
+    pub(super) fn has(&self, long: &str) -> bool {
+        self.given.iter().any(|(name, _)| *name == long)
+    }
+
+    /// The value of an option.
+    pub(super) fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
+        let given = self.given.iter().rfind(|(name, _)| *name == long);
+        given.map(|(name, value)| text_of(value, &format!("--{name}"))).transpose()
+    }
+
+    /// The value of an option that is a time in seconds since the epoch.
+    pub(super) fn time_s(&self, long: &str) -> Result<Option<i64>, Failure> {
+        let Some(text) = self.text(long)? else { return Ok(None) };
+        let time_s = text.trim().parse().ok();
+        match time_s.filter(|time_s| (-TIME_S_MAX..=TIME_S_MAX).contains(time_s)) {
+            Some(time_s) => Ok(Some(time_s)),
+            None => Err(Failure::Usage(format!("--{long} takes seconds since 1970, not `{text}`"))),
+        }
+    }
+
+    /// The time to work at: `--now`, or the clock.
+    pub(super) fn now_s(&self) -> Result<u32, Failure> {
+        let Some(now_s) = self.time_s("now")? else { return Ok(clock::now_s()) };
+        u32::try_from(now_s).map_err(|_| Failure::Usage("--now is not within 32 bits".to_owned()))
+    }
+
+    /// `--from` and `--until`, by default from the epoch to `until_s`; in this order.
+    pub(super) fn range(&self, until_s: i64) -> Result<(i64, i64), Failure> {
+        let from_s = self.time_s("from")?.unwrap_or(0);
+        let until_s = self.time_s("until")?.unwrap_or(until_s);
+        if from_s > until_s {
+            return Err(Failure::Usage(format!("--from {from_s} is after --until {until_s}")));
+        }
+        Ok((from_s, until_s))
+    }
+
+    /// The arguments that are no options, from the `first` on, as text.
+    pub(super) fn texts(&self, first: usize) -> Result<Vec<&str>, Failure> {
+        self.words.iter().skip(first).map(|word| text_of(word, "an argument")).collect()
+    }
+
+    /// The arguments of a command that takes a fixed number of files and nothing else.
+    pub(super) fn paths<const N: usize>(&self) -> Result<[PathBuf; N], Failure> {
+        let paths: Vec<PathBuf> = self.words.iter().map(PathBuf::from).collect();
+        let count = paths.len();
+        let plural = if N == 1 { "" } else { "s" };
+        paths.try_into().map_err(|_| Failure::Usage(format!("takes {N} file{plural}, not {count}")))
+    }
+
+    /// The first argument, which names the file.
+    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        let first = self.words.first().map(PathBuf::from);
+        first.ok_or_else(|| Failure::Usage("needs a file".to_owned()))
+    }
+}
+
+fn find_long<'a>(known: &'a [Opt], name: &str) -> Option<&'a Opt> {
+    let exact = known.iter().find(|option| option.long == name);
+    let mut longer = known.iter().filter(|option| option.long.starts_with(name));
+    exact.or_else(|| longer.next().filter(|_| longer.next().is_none()))
+}
+
+fn text_of<'a>(value: &'a OsString, what: &str) -> Result<&'a str, Failure> {
+    value.to_str().ok_or_else(|| Failure::Usage(format!("{what} is not UTF-8")))
+}
+
+fn usage(error: lexopt::Error) -> Failure {
+    Failure::Usage(error.to_string())
+}

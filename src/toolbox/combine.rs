@@ -1,0 +1,83 @@
+//! `carbyne whisper merge` and `fill`: the points of one file into another.
+
+use crate::whisper;
+
+use super::args::{Args, Opt, flag, value};
+use super::file::{self, Held};
+use super::json::Json;
+use super::{Failure, Session, Subcommand};
+
+pub(super) const MERGE: Subcommand = Subcommand {
+    name: "merge",
+    help: "\
+Usage: carbyne whisper merge [OPTION...] FROM TO
+
+Writes the points of FROM over those of TO, archive by archive. The archives must be the same.
+
+  --from TIME   begin of the range (default: 1970); its interval is left out
+  --until TIME  end of the range (default: now); its interval is included
+  --now TIME    the time to work at (default: the clock)
+  --json        JSON; without it a success prints nothing
+
+Holds TO's exclusive flock; see `carbyne whisper --help` on running nodes.
+",
+    options: &OPTIONS,
+    run: merge,
+};
+
+pub(super) const FILL: Subcommand = Subcommand {
+    name: "fill",
+    help: "\
+Usage: carbyne whisper fill [OPTION...] FROM TO
+
+Fills the gaps of TO with the finest points that FROM has, where two or more points in a row are
+missing. Points of TO stay, with two exceptions that are whisper-fill.py's: zeros count as missing,
+and the point right behind a gap is replaced too. The archives of the two files may differ.
+
+  --from TIME   begin of the range (default: 1970); its interval is left out
+  --until TIME  end of the range (default: now); its interval is included
+  --now TIME    the time to work at (default: the clock)
+  --lock        nothing: TO is always locked
+  --json        JSON; without it a success prints nothing
+
+Holds TO's exclusive flock; see `carbyne whisper --help` on running nodes.
+",
+    options: &OPTIONS,
+    run: fill,
+};
+
+const OPTIONS: [Opt; 5] = [value("from"), value("until"), value("now"), flag("lock"), flag("json")];
+
+fn merge(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
+    let [from, to] = args.paths()?;
+    let now_s = args.now_s()?;
+    let (from_s, until_s) = args.range(i64::from(now_s))?;
+    let source = file::read(&from)?;
+    let held = Held::open(&to)?;
+    let mut target = held.read()?;
+    let merged = whisper::merge(&source, &mut target, from_s, until_s, now_s);
+    let point_count = merged.map_err(Failure::at(&to))?;
+    held.write(&mut target)?;
+    report(args, session, point_count)
+}
+
+fn fill(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
+    let [from, to] = args.paths()?;
+    let now_s = args.now_s()?;
+    let (from_s, until_s) = args.range(i64::from(now_s))?;
+    let source = file::read(&from)?;
+    let held = Held::open(&to)?;
+    let mut target = held.read()?;
+    let point_count = whisper::fill(&source, &mut target, from_s, until_s, now_s);
+    held.write(&mut target)?;
+    report(args, session, point_count)
+}
+
+fn report(args: &Args, session: &mut Session<'_>, point_count: usize) -> Result<u8, Failure> {
+    if args.has("json") {
+        let [from, to] = args.paths()?.map(|path| Json::Text(path.display().to_string()));
+        let fields = vec![("from", from), ("to", to), ("pointsWritten", Json::count(point_count))];
+        session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
+    }
+    Ok(0)
+}

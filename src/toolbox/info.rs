@@ -1,0 +1,106 @@
+//! `carbyne whisper info`: what a file says about itself.
+
+use crate::whisper::{Archive, Header};
+
+use super::args::{Args, Opt, flag};
+use super::json::Json;
+use super::{Failure, Session, Subcommand, file, python};
+
+pub(super) const INFO: Subcommand = Subcommand {
+    name: "info",
+    help: "\
+Usage: carbyne whisper info [--json] FILE [FIELD]
+
+Prints the header of a file, or one FIELD of it: aggregationMethod, maxRetention, xFilesFactor,
+archives or fileSize.
+",
+    options: &[JSON],
+    run,
+};
+
+const JSON: Opt = flag("json");
+
+fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
+    let path = args.path()?;
+    let texts = args.texts(1)?;
+    if texts.len() > 1 {
+        return Err(Failure::Usage("takes a file and a field".to_owned()));
+    }
+    let (header, bytes) = file::read_header(&path)?;
+    if let Some(field) = texts.first() {
+        let text = field_text(&header, bytes, field).ok_or_else(|| {
+            Failure::at(&path)(format!(
+                "unknown field `{field}`, valid are aggregationMethod, maxRetention, \
+                 xFilesFactor, archives, fileSize"
+            ))
+        })?;
+        writeln!(session.out, "{text}")?;
+        return Ok(0);
+    }
+    if args.has("json") {
+        let mut fields = header_fields(&header);
+        let archives = header.archives().iter().map(|archive| Json::Object(archive_json(archive)));
+        fields.push(("archives", Json::List(archives.collect())));
+        fields.push(("fileSize", Json::Integer(bytes)));
+        session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
+        return Ok(0);
+    }
+    for field in ["aggregationMethod", "maxRetention", "xFilesFactor", "fileSize"] {
+        let text = field_text(&header, bytes, field).expect("a known field");
+        writeln!(session.out, "{field}: {text}")?;
+    }
+    writeln!(session.out)?;
+    for (at, archive) in header.archives().iter().enumerate() {
+        writeln!(session.out, "Archive {at}")?;
+        for (key, number) in archive_fields(archive) {
+            writeln!(session.out, "{key}: {number}")?;
+        }
+        writeln!(session.out)?;
+    }
+    Ok(0)
+}
+
+/// One field of the header as Python prints it.
+fn field_text(header: &Header, bytes: u64, field: &str) -> Option<String> {
+    let text = match field {
+        "aggregationMethod" => header.aggregation.name().to_owned(),
+        "maxRetention" => header.retention_s_max.to_string(),
+        "xFilesFactor" => python::repr(f64::from(header.x_files_factor)),
+        "fileSize" => bytes.to_string(),
+        "archives" => {
+            let archives = header.archives().iter().map(|archive| {
+                let fields = archive_fields(archive);
+                format!("{{{}}}", fields.map(|(key, n)| format!("'{key}': {n}")).join(", "))
+            });
+            format!("[{}]", archives.collect::<Vec<_>>().join(", "))
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// The fields in front of the list of archives.
+pub(super) fn header_fields(header: &Header) -> Vec<(&'static str, Json)> {
+    vec![
+        ("aggregationMethod", Json::Text(header.aggregation.name().to_owned())),
+        ("maxRetention", Json::Integer(u64::from(header.retention_s_max))),
+        ("xFilesFactor", Json::Float(f64::from(header.x_files_factor))),
+    ]
+}
+
+/// The fields of an archive.
+pub(super) fn archive_json(archive: &Archive) -> Vec<(&'static str, Json)> {
+    let fields = archive_fields(archive);
+    fields.into_iter().map(|(key, number)| (key, Json::Integer(number))).collect()
+}
+
+/// What whisper says of an archive.
+pub(super) fn archive_fields(archive: &Archive) -> [(&'static str, u64); 5] {
+    [
+        ("offset", u64::from(archive.offset)),
+        ("secondsPerPoint", u64::from(archive.step_s)),
+        ("points", u64::from(archive.slot_count)),
+        ("retention", archive.span_s()),
+        ("size", archive.end() - u64::from(archive.offset)),
+    ]
+}
