@@ -171,7 +171,7 @@ fn path_of(path: &[u8]) -> &CStr {
 impl Writer {
     fn write(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
         for errand in &mut batch.errands {
-            errand.result = Some(run_errand(&self.tree, errand));
+            errand.result = Some(run_errand(&self.tree, errand, self.options.flock));
         }
         let jobs = &mut batch.jobs[..batch.used];
         while self.desks.len() < jobs.len() {
@@ -276,7 +276,7 @@ impl Writer {
                 continue;
             }
             let is_same = job.known.as_ref().is_some_and(|known| {
-                known.inode == desk.inode && desk.file_bytes >= known.header.file_bytes()
+                known.inode == desk.inode && known.header.file_bytes() == desk.file_bytes
             });
             if is_same {
                 desk.header = job.known.as_ref().map(|known| known.header.clone());
@@ -459,10 +459,13 @@ fn put_aside(tree: &Tree, path: &[u8], error: HeaderError) -> Outcome {
     }
 }
 
-fn run_errand(tree: &Tree, errand: &Errand) -> Result<Aggregation, String> {
+fn run_errand(tree: &Tree, errand: &Errand, flock: bool) -> Result<Aggregation, String> {
     let name = String::from_utf8_lossy(&errand.name);
     let say = |error: &dyn std::fmt::Display| format!("{name}: {error}");
     let file = tree.open_file(path_of(&errand.path)).map_err(|error| say(&error))?;
+    if flock && errand.change.is_some() && !try_lock(&file).map_err(|error| say(&error))? {
+        return Err(say(&"locked by another process, try again"));
+    }
     let identity = identify(&file).map_err(|error| say(&error))?;
     let mut bytes = vec![0; HEADER_BYTES_MAX];
     let count = file.read_at(&mut bytes, 0).map_err(|error| say(&error))?;
