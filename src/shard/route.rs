@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::metric::batch;
+use crate::metric::name::NameHash;
 use crate::metric::point::Point;
 
 /// The number of a shard: 0 up to the number of cores in use.
@@ -19,8 +20,7 @@ impl ShardId {
 /// The owner of a name among `count` shards: the hash's high bits, scaled (Lemire's reduction).
 /// The hash is xxh3-64 of the canonical name, the same on every machine and in every release.
 pub fn owner(name: &[u8], count: u16) -> ShardId {
-    let hash = xxhash_rust::xxh3::xxh3_64(name);
-    let scaled = (u128::from(hash) * u128::from(count)) >> 64;
+    let scaled = (u128::from(NameHash::of(name).0) * u128::from(count)) >> 64;
     ShardId(u16::try_from(scaled).expect("a 64-bit hash scaled to a u16 stays below it"))
 }
 

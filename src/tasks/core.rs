@@ -261,6 +261,13 @@ impl Core {
         of_kind < options.connections_max as u64 && self.connection_count() < self.connections_max
     }
 
+    /// Counts a connection that ends because its peer was silent for too long.
+    pub fn count_if_timeout(&self, error: &std::io::Error) {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            self.shard.borrow_mut().counters.timeouts += 1;
+        }
+    }
+
     /// Open connections of all kinds.
     pub fn connection_count(&self) -> usize {
         self.open.borrow().len()

@@ -76,9 +76,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                 }
             }
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::TimedOut {
-                    core.shard.borrow_mut().counters.timeouts += 1;
-                }
+                core.count_if_timeout(&error);
                 break;
             }
         }
