@@ -171,11 +171,6 @@ impl Stream {
         self.inner.write_all(bytes).await
     }
 
-    /// The peer, for log lines.
-    pub fn peer(&self) -> String {
-        self.inner.peer_addr().map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string())
-    }
-
     /// The socket's number, for [`end_reading`].
     pub fn descriptor(&self) -> RawFd {
         self.inner.as_raw_fd()

@@ -79,8 +79,8 @@ Looks at Whisper files and changes them, with the flags and the output of Python
 All take --json and --help. Times are seconds since 1970; --now sets the clock.
 
 Commands that change a file hold its exclusive flock while they do. A node respects that only with
-`flock = true`, and it remembers for ten minutes which archives of a file were empty and what the
-header said: stop it before you change files that it writes.
+`flock = true`, and it remembers for ten minutes what the header said: stop it before you change
+files that it writes.
 ";
 
 /// Where answers, notes and questions go.
