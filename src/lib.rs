@@ -30,6 +30,7 @@
 //! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink |
 //! | [`schema`] | storage-schemas and storage-aggregation rules |
 //! | [`cache`] | points that are not in their file yet; the order of writing |
+//! | [`wal`] | the write-ahead log: format, state, recovery; it touches no file |
 //! | [`whisper`] | the .wsp format as pure functions over bytes |
 //! | [`stats`] | what a shard counts, and the names it is published under |
 //! | [`shard`] | one core's whole state and all its decisions |
@@ -40,7 +41,7 @@
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
 //! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
-//! `shard -> { cache, whisper, schema } -> metric -> limits`; `tests/tidy.rs` holds the table.
+//! `shard -> { cache, wal, whisper, schema } -> metric -> limits`; `tests/tidy.rs` holds the table.
 //!
 //! # Invariants
 //! 1. A metric has one owner shard; only that core touches its cache entry, and only its writer
@@ -67,6 +68,7 @@ pub mod wire;
 pub mod cache;
 pub mod schema;
 pub mod stats;
+pub mod wal;
 pub mod whisper;
 
 pub mod shard;

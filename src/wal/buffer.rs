@@ -1,0 +1,326 @@
+//! A buffer of whole frames, aligned for direct I/O.
+//!
+//! Records are encoded straight into the place they are written from. Block 0 is kept free for a
+//! segment's header, so that a new segment's first write is one write. A frame's header is filled
+//! in when its place is known, and again when the frame has to move to another segment: nothing
+//! else in it depends on the place.
+
+use crate::metric::point::Point;
+use crate::wal::BLOCK_BYTES;
+use crate::wal::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_MAX, FrameHeader};
+use crate::wal::record::{
+    NAME_RECORD_BYTES_MAX, POINT_BYTES_MAX, Previous, name_record_bytes, put_name, put_point,
+};
+use crate::wal::segment::SegmentId;
+
+/// What a buffer begins with; it doubles from there.
+const BYTES_FIRST: usize = 64 << 10;
+
+const _: () = assert!(BYTES_FIRST > BLOCK_BYTES + 2 * (FRAME_HEADER_BYTES + NAME_RECORD_BYTES_MAX));
+
+/// One frame of a buffer.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    at: usize,
+    payload_bytes: usize,
+    payload_checksum: u32,
+    record_count: u32,
+    first_record: u64,
+}
+
+/// Frames on their way to a segment.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// Longer than `limit` by less than a block, because a `Vec` begins where it likes.
+    memory: Vec<u8>,
+    /// Where the aligned part begins.
+    start: usize,
+    /// Bytes of the aligned part that may be used now, and at most.
+    capacity: usize,
+    limit: usize,
+    /// End of what is written, counted from `start`.
+    used: usize,
+    /// Start of the open frame; 0 is none.
+    open_at: usize,
+    open_count: u32,
+    open_first: u64,
+    previous: Previous,
+    frames: Vec<Frame>,
+    record_count: u64,
+    /// The dictionary that the records belong to.
+    pub(crate) epoch: u32,
+    /// Records that came from outside and not from the log itself.
+    pub(crate) received_count: u64,
+}
+
+impl Buffer {
+    /// An empty buffer that grows up to `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Buffer {
+        assert!(limit >= BYTES_FIRST, "a buffer of {limit} bytes holds no frame");
+        let mut buffer = Buffer {
+            memory: Vec::new(),
+            start: 0,
+            capacity: 0,
+            limit,
+            used: BLOCK_BYTES,
+            open_at: 0,
+            open_count: 0,
+            open_first: 0,
+            previous: Previous::default(),
+            frames: Vec::new(),
+            record_count: 0,
+            epoch: 0,
+            received_count: 0,
+        };
+        buffer.grow(BYTES_FIRST);
+        buffer
+    }
+
+    /// Forgets what it holds and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.used = BLOCK_BYTES;
+        self.open_at = 0;
+        self.frames.clear();
+        self.record_count = 0;
+        self.received_count = 0;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.record_count == 0
+    }
+
+    /// Bytes of frames, without the block that is kept free.
+    pub(crate) fn frames_bytes(&self) -> usize {
+        self.used - BLOCK_BYTES
+    }
+
+    /// Memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory.capacity() + self.frames.capacity() * size_of::<Frame>()
+    }
+
+    /// Adds a point; `first` is its number if it begins a frame. False: the limit is reached.
+    pub(crate) fn put_point(&mut self, number: u32, point: Point, first: u64) -> bool {
+        if !self.make_room(POINT_BYTES_MAX, first) {
+            return false;
+        }
+        let at = self.start + self.used;
+        let out = self.memory[at..].first_chunk_mut().expect("room was made");
+        self.used += put_point(out, &mut self.previous, number, point);
+        self.count();
+        true
+    }
+
+    /// Adds a name; false: the limit is reached.
+    pub(crate) fn put_name(&mut self, number: u32, name: &[u8]) -> bool {
+        let bytes = name_record_bytes(name);
+        if !self.make_room(bytes, 0) {
+            return false;
+        }
+        let at = self.start + self.used;
+        put_name(&mut self.memory[at..at + bytes], number, name);
+        self.used += bytes;
+        self.count();
+        true
+    }
+
+    /// Closes the open frame.
+    pub(crate) fn close_frame(&mut self) {
+        if self.open_at == 0 {
+            return;
+        }
+        let body = self.open_at + FRAME_HEADER_BYTES;
+        let end = self.used.next_multiple_of(BLOCK_BYTES);
+        self.frames.push(Frame {
+            at: self.open_at,
+            payload_bytes: self.used - body,
+            payload_checksum: crc32fast::hash(self.part(body, self.used)),
+            record_count: self.open_count,
+            first_record: self.open_first,
+        });
+        let (from, to) = (self.start + self.used, self.start + end);
+        self.memory[from..to].fill(0);
+        self.used = end;
+        self.open_at = 0;
+    }
+
+    /// Closes the open frame and puts a second copy of all frames behind them, if there is room.
+    pub(crate) fn close_twice(&mut self) {
+        self.close_frame();
+        let (bytes, count) = (self.frames_bytes(), self.frames.len());
+        if !self.grow(self.used + bytes) {
+            return;
+        }
+        let from = self.start + BLOCK_BYTES;
+        self.memory.copy_within(from..from + bytes, from + bytes);
+        for index in 0..count {
+            let frame = self.frames[index];
+            self.frames.push(Frame { at: frame.at + bytes, ..frame });
+        }
+        self.used += bytes;
+    }
+
+    /// Fills in the headers for frames that go to `segment` from `block` on.
+    pub(crate) fn place(&mut self, segment: SegmentId, block: u32, oldest_live: u32) {
+        assert!(self.open_at == 0, "only closed frames have a place");
+        for frame in &self.frames {
+            let skipped = (frame.at - BLOCK_BYTES) / BLOCK_BYTES;
+            let narrow = |bytes: usize| u32::try_from(bytes).expect("a buffer is below 4 GiB");
+            let header = FrameHeader {
+                id: segment,
+                block: block + narrow(skipped),
+                payload_bytes: narrow(frame.payload_bytes),
+                payload_checksum: frame.payload_checksum,
+                record_count: frame.record_count,
+                first_record: frame.first_record,
+                oldest_live,
+                epoch: self.epoch,
+            };
+            header.encode(&mut self.memory[self.start + frame.at..]);
+        }
+    }
+
+    /// The block in front of the frames, for a segment's header.
+    pub(crate) fn header_block(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + BLOCK_BYTES]
+    }
+
+    /// The bytes to write: all frames, and the header block before them if asked for.
+    pub(crate) fn bytes(&self, with_header: bool) -> &[u8] {
+        self.part(if with_header { 0 } else { BLOCK_BYTES }, self.used)
+    }
+
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        &self.memory[self.start + from..self.start + to]
+    }
+
+    fn count(&mut self) {
+        self.open_count += 1;
+        self.record_count += 1;
+    }
+
+    /// Room for a record in the open frame, or in a new one.
+    fn make_room(&mut self, bytes: usize, first: u64) -> bool {
+        // The next block boundary has to be within the capacity as well.
+        let is_within = self.used + bytes + FRAME_HEADER_BYTES + BLOCK_BYTES <= self.capacity;
+        let fits_frame = self.used + bytes - self.open_at <= FRAME_HEADER_BYTES + FRAME_PAYLOAD_MAX;
+        if self.open_at != 0 && is_within && fits_frame {
+            return true;
+        }
+        self.make_room_slowly(bytes, first)
+    }
+
+    #[cold]
+    fn make_room_slowly(&mut self, bytes: usize, first: u64) -> bool {
+        let worst = bytes + FRAME_HEADER_BYTES + 2 * BLOCK_BYTES;
+        if !self.grow(self.used + worst) {
+            return false;
+        }
+        let open = self.used - self.open_at;
+        if self.open_at != 0 && open + bytes > FRAME_HEADER_BYTES + FRAME_PAYLOAD_MAX {
+            self.close_frame();
+        }
+        if self.open_at == 0 {
+            self.open_at = self.used;
+            self.open_count = 0;
+            self.open_first = first;
+            self.previous = Previous::default();
+            self.used += FRAME_HEADER_BYTES;
+        }
+        true
+    }
+
+    /// Makes the aligned part at least so long; false beyond the limit.
+    fn grow(&mut self, bytes: usize) -> bool {
+        if bytes <= self.capacity {
+            return true;
+        }
+        if bytes > self.limit {
+            return false;
+        }
+        let capacity = bytes.next_power_of_two().min(self.limit);
+        let mut memory = vec![0; capacity + BLOCK_BYTES];
+        let start = memory.as_ptr().align_offset(BLOCK_BYTES);
+        assert!(start < BLOCK_BYTES, "bytes can be aligned to a block");
+        let used = self.used.min(self.capacity);
+        memory[start..start + used].copy_from_slice(self.part(0, used));
+        (self.memory, self.start, self.capacity) = (memory, start, capacity);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::segment::Kind;
+
+    const ID: SegmentId = SegmentId { run: 3, shard: 1, kind: Kind::Points, number: 9 };
+
+    fn point(timestamp_s: u32) -> Point {
+        Point { timestamp_s, value: f64::from(timestamp_s) / 7.0 }
+    }
+
+    #[test]
+    fn frames_begin_on_blocks_and_end_in_zeros() {
+        let mut buffer = Buffer::new(8 << 20);
+        let mut count = 0;
+        // Stale bytes of a fuller use must not show.
+        for use_count in [400_000, 300_000] {
+            buffer.clear();
+            for number in 0..use_count {
+                assert!(buffer.put_point(number, point(number), u64::from(number) + 1));
+            }
+            count = use_count;
+        }
+        buffer.close_frame();
+        buffer.place(ID, 5, 2);
+        let bytes = buffer.bytes(false);
+        assert_eq!(bytes.as_ptr().align_offset(BLOCK_BYTES), 0);
+        let (mut at, mut records, mut frames) = (0, 0, 0);
+        while at < bytes.len() {
+            let block = u32::try_from(5 + at / BLOCK_BYTES).unwrap();
+            let header = FrameHeader::decode(&bytes[at..], ID, block).unwrap();
+            assert_eq!((header.first_record, header.oldest_live), (records + 1, 2));
+            assert!(header.payload(&bytes[at..]).is_some());
+            let end = FRAME_HEADER_BYTES + header.payload_bytes as usize;
+            assert!(bytes[at + end..at + header.frame_bytes()].iter().all(|&byte| byte == 0));
+            records += u64::from(header.record_count);
+            at += header.frame_bytes();
+            frames += 1;
+        }
+        assert_eq!((records, buffer.record_count), (u64::from(count), u64::from(count)));
+        assert!(frames > 2, "{frames} frames");
+        assert!(FrameHeader::decode(bytes, ID, 6).is_none(), "a frame in another place");
+    }
+
+    #[test]
+    fn the_limit_holds_and_leaves_a_whole_buffer() {
+        let limit = 100_000;
+        let mut buffer = Buffer::new(limit);
+        let mut count = 0;
+        while buffer.put_point(count, point(count), 1) {
+            count += 1;
+        }
+        assert!(count > 3_000, "{count}");
+        buffer.close_frame();
+        assert!(buffer.frames_bytes() + BLOCK_BYTES <= limit);
+        assert!(!buffer.put_name(1, &[b'x'; 4_000]));
+        buffer.close_twice();
+        assert_eq!(buffer.frames.len(), 1, "no room for a second copy, and no harm");
+    }
+
+    #[test]
+    fn names_are_there_twice() {
+        let mut buffer = Buffer::new(1 << 20);
+        assert!(buffer.put_name(1, b"a.b.c"));
+        buffer.close_twice();
+        let id = SegmentId { kind: Kind::Names, ..ID };
+        buffer.place(id, 1, 0);
+        for (at, block) in [(0, 1), (BLOCK_BYTES, 2)] {
+            let bytes = &buffer.bytes(false)[at..];
+            let header = FrameHeader::decode(bytes, id, block).unwrap();
+            assert!(header.payload(bytes).unwrap().ends_with(b"a.b.c"));
+        }
+        assert_eq!(buffer.bytes(false).len(), 2 * BLOCK_BYTES);
+    }
+}

@@ -1,0 +1,593 @@
+//! One shard's log: points in, commits out, and what has become of them back in.
+//!
+//! Nothing here waits, reads a clock or touches a file. A commit carries everything gathered since
+//! the one before it, and there is one at a time: the order on disk is the order of arrival. What
+//! a commit carries stays in memory until it has succeeded. When a write fails, its file is never
+//! written to again, and the same frames go to a new segment under new headers.
+
+use std::time::{Duration, Instant};
+
+use crate::metric::point::Point;
+use crate::wal::BLOCK_BYTES;
+use crate::wal::buffer::Buffer;
+use crate::wal::segment::{Kind, SegmentHeader, SegmentId};
+use crate::wal::segments::{Pressure, Segments};
+
+/// Files that are kept for points already received or carried forward: while the last ones before
+/// the limit fill, receivers wait.
+pub const RESERVE_SEGMENTS: u32 = 2;
+
+/// After a failed commit the first retry comes at once, in a new segment; then the wait doubles.
+const RETRY_TIME_FIRST: Duration = Duration::from_millis(100);
+
+/// Longest wait before a retry: when space returns, the log goes on so soon.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A dictionary is begun anew when it has this many names; two billion stay within 32 bits.
+const NAMES_MAX: u32 = 1 << 31;
+
+/// What a log is told at its start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// This life of the process: one above the greatest run of any file in the log directory,
+    /// spares included.
+    pub run: u64,
+    /// The shard.
+    pub shard: u16,
+    /// Shards of the node.
+    pub shard_count: u16,
+    /// Length of a segment, a multiple of [`BLOCK_BYTES`].
+    pub segment_bytes: u32,
+    /// Most files of this shard, those of earlier runs included. Full: the shard flushes harder,
+    /// then carries points forward, then receivers wait. All points that may be in the cache take
+    /// less than half of what these files hold, or waiting would not end.
+    pub segments_max: u32,
+    /// Bytes that may wait for a commit, of points and of names each. Full: receivers wait; what
+    /// they have read already still fits in the same again.
+    pub buffer_bytes: usize,
+    /// Files that earlier runs left and that are replayed, this shard's share of them; `None`:
+    /// there are none.
+    pub inherited_segments: Option<u32>,
+}
+
+/// What the cache keeps for each metric: how the log calls it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    number: u32,
+    epoch: u32,
+}
+
+/// The log has no room for this point. It is not in the log: the caller waits or counts a drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// How a write of a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not yet.
+    Pending,
+    /// The kernel has it: survives the process.
+    Written,
+    /// It is on stable storage: survives a loss of power.
+    Synced,
+    /// A new segment's file could not be had; no byte was written under its identity.
+    NotBegun,
+    /// A write or sync failed. The file holds what was synced before, and maybe more.
+    Broken,
+}
+
+/// One write of a commit: whole blocks into one segment.
+#[derive(Debug)]
+pub struct Part {
+    id: SegmentId,
+    block: u32,
+    buffer: Buffer,
+    /// To be set by whoever writes.
+    pub outcome: Outcome,
+}
+
+impl Part {
+    /// The segment to write to.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// The segment's file does not exist yet: it is to be made, of its full length.
+    pub fn is_new(&self) -> bool {
+        self.block == 0
+    }
+
+    /// Where to write, in bytes.
+    pub fn offset(&self) -> u64 {
+        u64::from(self.block) * BLOCK_BYTES as u64
+    }
+
+    /// What to write: whole blocks, aligned to a block in memory.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.bytes(self.is_new())
+    }
+}
+
+/// What is to be written together. It is committed when all parts have succeeded.
+#[derive(Debug)]
+pub struct Commit {
+    /// New names.
+    pub names: Option<Part>,
+    /// Points.
+    pub points: Option<Part>,
+}
+
+impl Commit {
+    /// The writes, which may be done in any order or at once.
+    pub fn parts(&mut self) -> impl Iterator<Item = &mut Part> {
+        self.names.iter_mut().chain(&mut self.points)
+    }
+}
+
+/// What the log has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Points received.
+    pub received_points: u64,
+    /// Of them, those that survive the end of the process.
+    pub written_points: u64,
+    /// Of them, those that survive a loss of power.
+    pub synced_points: u64,
+    /// Points appended again so that an old segment could go.
+    pub carried_points: u64,
+    /// Names written.
+    pub names: u64,
+    /// Bytes of commits, headers and padding included.
+    pub bytes: u64,
+    /// Commits that succeeded.
+    pub commits: u64,
+    /// Commits that failed and were written again.
+    pub failed_commits: u64,
+    /// Checkpoints that failed.
+    pub failed_checkpoints: u64,
+}
+
+/// One of the two chains of segments.
+#[derive(Debug)]
+struct Stream {
+    kind: Kind,
+    /// Gathers.
+    open: Buffer,
+    /// Its stand-in, between two commits.
+    spare: Option<Buffer>,
+    /// Waits for its place, for the first time or after a failure.
+    ready: Option<Buffer>,
+    /// The segment written to: number, dictionary, and where it goes on. None: a new one is due.
+    place: Option<Place>,
+    /// Number of the last segment tried, and of the last that a commit succeeded in.
+    last_tried: u32,
+    last_good: u32,
+    /// The dictionary of `last_good`.
+    last_epoch: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: u32,
+    epoch: u32,
+    next_block: u32,
+}
+
+impl Stream {
+    fn new(kind: Kind, buffer_bytes: usize) -> Stream {
+        let mut open = Buffer::new(2 * buffer_bytes);
+        open.epoch = 1;
+        Stream {
+            kind,
+            open,
+            spare: Some(Buffer::new(2 * buffer_bytes)),
+            ready: None,
+            place: None,
+            last_tried: 0,
+            last_good: 0,
+            last_epoch: 0,
+        }
+    }
+
+    /// Closes what was gathered and takes it for the next commit.
+    fn gather(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let spare = self.spare.take().expect("nothing is ready or in flight");
+        let mut full = std::mem::replace(&mut self.open, spare);
+        match self.kind {
+            // A name stands for all points of its metric: one bad sector must not cost it.
+            Kind::Names => full.close_twice(),
+            Kind::Points => full.close_frame(),
+        }
+        self.ready = Some(full);
+    }
+
+    /// Whether what is ready needs a new segment.
+    fn needs_segment(&self, segment_bytes: u32) -> bool {
+        let Some(ready) = &self.ready else { return false };
+        let Some(place) = self.place else { return true };
+        let end = place.next_block as usize * BLOCK_BYTES + ready.frames_bytes();
+        place.epoch != ready.epoch || end > segment_bytes as usize
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let others = self.spare.iter().chain(&self.ready);
+        self.open.memory_bytes() + others.map(Buffer::memory_bytes).sum::<usize>()
+    }
+}
+
+/// A shard's log.
+#[derive(Debug)]
+pub struct Log {
+    options: Options,
+    names: Stream,
+    points: Stream,
+    segments: Segments,
+    /// The dictionary that new names go to, and the last number it gave.
+    epoch: u32,
+    last_number: u32,
+    /// Bytes of names in the dictionary, and of those whose metric was forgotten.
+    epoch_bytes: u64,
+    epoch_dead_bytes: u64,
+    /// Points given a place in the order, received or carried.
+    last_record: u64,
+    is_in_flight: bool,
+    /// Received points of the commit under way, and whether all of it so far is synced.
+    commit_points: u64,
+    commit_synced: bool,
+    failures_in_a_row: u32,
+    not_before: Option<Instant>,
+    counters: Counters,
+}
+
+impl Log {
+    /// A log that has written nothing yet.
+    pub fn new(options: Options) -> Log {
+        let segment_bytes = options.segment_bytes as usize;
+        assert!(options.run > 0, "runs are counted from 1");
+        assert!(segment_bytes.is_multiple_of(BLOCK_BYTES), "a segment is whole blocks");
+        assert!(
+            2 * options.buffer_bytes <= segment_bytes,
+            "a commit of 2 x {} bytes must fit into a segment of {segment_bytes}",
+            options.buffer_bytes
+        );
+        assert!(
+            options.segments_max >= 2 * RESERVE_SEGMENTS + 2,
+            "{} segments are too few to go on with while one is retired",
+            options.segments_max
+        );
+        let Options { run, shard, segments_max, inherited_segments, .. } = options;
+        Log {
+            names: Stream::new(Kind::Names, options.buffer_bytes),
+            points: Stream::new(Kind::Points, options.buffer_bytes),
+            segments: Segments::new(run, shard, segments_max, inherited_segments),
+            options,
+            epoch: 1,
+            last_number: 0,
+            epoch_bytes: 0,
+            epoch_dead_bytes: 0,
+            last_record: 0,
+            is_in_flight: false,
+            commit_points: 0,
+            commit_synced: true,
+            failures_in_a_row: 0,
+            not_before: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Adds a received point of the metric that `mark` belongs to. Returns the number of the
+    /// segment to hold as long as the point waits, if no older one is held for the metric.
+    pub fn append(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+        let segment = self.put(mark, name, point)?;
+        self.points.open.received_count += 1;
+        self.counters.received_points += 1;
+        Ok(segment)
+    }
+
+    /// Adds a point again that an old segment holds, so that the old one can go: first all waiting
+    /// points of the metric, in the order in which later ones win, then hold what this returned
+    /// and release what was held.
+    pub fn carry(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+        let segment = self.put(mark, name, point)?;
+        self.counters.carried_points += 1;
+        Ok(segment)
+    }
+
+    fn put(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+        if mark.epoch != self.epoch {
+            self.name(mark, name)?;
+        }
+        if !self.points.open.put_point(mark.number, point, self.last_record + 1) {
+            return Err(Full);
+        }
+        self.last_record += 1;
+        Ok(self.segments.current())
+    }
+
+    #[cold]
+    fn name(&mut self, mark: &mut Mark, name: &[u8]) -> Result<(), Full> {
+        let number = self.last_number + 1;
+        if !self.names.open.put_name(number, name) {
+            return Err(Full);
+        }
+        self.last_number = number;
+        self.epoch_bytes += name.len() as u64;
+        self.counters.names += 1;
+        *mark = Mark { number, epoch: self.epoch };
+        Ok(())
+    }
+
+    /// The metric of this mark is forgotten: its name will be of no use any more. When most names
+    /// of a dictionary are, a new one is begun.
+    pub fn forget(&mut self, mark: Mark, name: &[u8]) {
+        if mark.epoch == self.epoch {
+            self.epoch_dead_bytes += name.len() as u64;
+        }
+    }
+
+    /// Receivers must wait: the commits or the flushes do not come along.
+    pub fn is_full(&self) -> bool {
+        let bytes = self.names.open.frames_bytes().max(self.points.open.frames_bytes());
+        bytes >= self.options.buffer_bytes || self.segments.is_full()
+    }
+
+    /// Bytes gathered for the next commit.
+    pub fn waiting_bytes(&self) -> usize {
+        self.names.open.frames_bytes() + self.points.open.frames_bytes()
+    }
+
+    /// Everything received is committed.
+    pub fn is_settled(&self) -> bool {
+        let is_empty = |stream: &Stream| stream.open.is_empty() && stream.ready.is_none();
+        !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points)
+    }
+
+    /// The next commit, unless one is under way, there is nothing to commit, a failure was too
+    /// short ago, or there is no room for another segment. To be called once an interval, and
+    /// after each commit for as long as there is something.
+    pub fn take_commit(&mut self, now: Instant, now_s: u32) -> Option<Commit> {
+        if self.is_in_flight || self.not_before.is_some_and(|time| now < time) {
+            return None;
+        }
+        if self.names.ready.is_none() && self.points.ready.is_none() {
+            self.gather();
+        }
+        let segment_bytes = self.options.segment_bytes;
+        let streams = [&self.names, &self.points];
+        let files = streams.iter().filter(|stream| stream.needs_segment(segment_bytes)).count();
+        if !self.segments.has_room(u32::try_from(files).expect("two at most")) {
+            return None;
+        }
+        let names = self.place(Kind::Names, now_s);
+        let points = self.place(Kind::Points, now_s);
+        self.is_in_flight = names.is_some() || points.is_some();
+        self.is_in_flight.then_some(Commit { names, points })
+    }
+
+    /// Closes the open buffers for the next commit, and the dictionary if it is due.
+    fn gather(&mut self) {
+        self.commit_points = self.points.open.received_count;
+        self.commit_synced = true;
+        self.names.gather();
+        self.points.gather();
+        let is_mostly_dead = self.epoch_bytes >= u64::from(self.options.segment_bytes)
+            && self.epoch_dead_bytes * 2 > self.epoch_bytes;
+        if is_mostly_dead || self.last_number >= NAMES_MAX {
+            self.epoch += 1;
+            (self.last_number, self.epoch_bytes, self.epoch_dead_bytes) = (0, 0, 0);
+        }
+        (self.names.open.epoch, self.points.open.epoch) = (self.epoch, self.epoch);
+    }
+
+    /// Gives what is ready its place in a segment.
+    fn place(&mut self, kind: Kind, now_s: u32) -> Option<Part> {
+        let Options { run, shard, shard_count, segment_bytes, .. } = self.options;
+        let is_new = self.stream(kind).needs_segment(segment_bytes);
+        let oldest_live = self.segments.oldest_live();
+        let mut buffer = self.stream(kind).ready.take()?;
+        let number = if is_new { self.begin(kind, buffer.epoch) } else { 0 };
+        let stream = self.stream(kind);
+        let id = |number| SegmentId { run, shard, kind, number };
+        let (id, block) = match stream.place {
+            Some(place) if !is_new => (id(place.number), place.next_block),
+            _ => (id(number), 0),
+        };
+        buffer.place(id, block.max(1), oldest_live);
+        if is_new {
+            let is_chained = kind == Kind::Points || stream.last_epoch == buffer.epoch;
+            let header = SegmentHeader {
+                id,
+                shard_count,
+                epoch: buffer.epoch,
+                previous: if is_chained { stream.last_good } else { 0 },
+                begun_s: now_s,
+                segment_bytes: u64::from(segment_bytes),
+            };
+            header.encode(buffer.header_block());
+        }
+        Some(Part { id, block, buffer, outcome: Outcome::Pending })
+    }
+
+    /// Counts a new segment in; returns its number.
+    fn begin(&mut self, kind: Kind, epoch: u32) -> u32 {
+        let is_used = self.stream(kind).last_tried;
+        let number = match kind {
+            Kind::Points => {
+                if self.segments.current() == is_used {
+                    self.segments.rotate_points();
+                }
+                self.segments.begin_points(epoch)
+            }
+            Kind::Names => {
+                self.segments.begin_names(is_used + 1, epoch);
+                is_used + 1
+            }
+        };
+        let stream = self.stream(kind);
+        stream.last_tried = number;
+        stream.place = Some(Place { number, epoch, next_block: 0 });
+        number
+    }
+
+    /// What became of the commit; each part has its outcome.
+    pub fn committed(&mut self, commit: Commit, now: Instant) {
+        assert!(self.is_in_flight, "a commit ends once");
+        self.is_in_flight = false;
+        let Commit { names, points } = commit;
+        for part in [names, points].into_iter().flatten() {
+            self.part_done(part);
+        }
+        if self.names.ready.is_some() || self.points.ready.is_some() {
+            self.counters.failed_commits += 1;
+            self.not_before = Some(now + retry_time(self.failures_in_a_row));
+            self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+            return;
+        }
+        self.failures_in_a_row = 0;
+        self.not_before = None;
+        self.counters.commits += 1;
+        self.counters.written_points += self.commit_points;
+        if self.commit_synced {
+            self.counters.synced_points += self.commit_points;
+        }
+    }
+
+    fn part_done(&mut self, part: Part) {
+        let Part { id, block, mut buffer, outcome } = part;
+        let written_bytes = buffer.bytes(block == 0).len() as u64;
+        let stream = self.stream(id.kind);
+        match outcome {
+            Outcome::Pending => panic!("{id} came back with nothing done"),
+            Outcome::Written | Outcome::Synced => {
+                let blocks = u32::try_from(buffer.frames_bytes() / BLOCK_BYTES);
+                let next_block = block.max(1) + blocks.expect("a segment is below 4 GiB");
+                stream.place = Some(Place { number: id.number, epoch: buffer.epoch, next_block });
+                (stream.last_good, stream.last_epoch) = (id.number, buffer.epoch);
+                buffer.clear();
+                stream.spare = Some(buffer);
+                self.commit_synced &= outcome == Outcome::Synced;
+                self.counters.bytes += written_bytes;
+            }
+            Outcome::NotBegun | Outcome::Broken => {
+                stream.place = None;
+                stream.ready = Some(buffer);
+                if outcome == Outcome::NotBegun && block == 0 {
+                    // Nothing bears this identity: it can be tried again.
+                    stream.last_tried -= 1;
+                    match id.kind {
+                        Kind::Names => self.segments.unbegin_names(),
+                        Kind::Points => self.segments.unbegin_points(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A chain of waiting points has its oldest in this segment ([`INHERITANCE`] for replayed
+    /// ones).
+    ///
+    /// [`INHERITANCE`]: crate::wal::INHERITANCE
+    pub fn hold(&mut self, segment: u32) {
+        self.segments.hold(segment);
+    }
+
+    /// All points of a chain that held this segment are confirmed, or held elsewhere.
+    pub fn release(&mut self, segment: u32) {
+        self.segments.release(segment);
+    }
+
+    /// What the shard should do so that the log does not fill up.
+    pub fn pressure(&self) -> Pressure {
+        self.segments.pressure()
+    }
+
+    /// Segments could go after a checkpoint.
+    pub fn checkpoint_wanted(&self) -> bool {
+        self.segments.checkpoint_wanted()
+    }
+
+    /// To be called before the sync of the file system with the Whisper files begins: it will
+    /// cover what is confirmed now.
+    pub fn checkpoint_begun(&mut self) {
+        self.segments.checkpoint_begun();
+    }
+
+    /// The sync has ended. After a failure nobody knows which confirmed points are on disk, and a
+    /// later success would not tell: no segment of this run is ever given up again, and the
+    /// process should end, loudly, so that the next one replays them.
+    pub fn checkpoint_done(&mut self, is_ok: bool) {
+        self.counters.failed_checkpoints += u64::from(!is_ok);
+        self.segments.checkpoint_done(is_ok);
+    }
+
+    /// A checkpoint has failed: see [`Log::checkpoint_done`].
+    pub fn has_checkpoint_failed(&self) -> bool {
+        self.segments.has_checkpoint_failed()
+    }
+
+    /// Every point of earlier runs that belongs to this shard has been put into the cache, with
+    /// its hold.
+    pub fn inheritance_read(&mut self) {
+        self.segments.inheritance_read();
+    }
+
+    /// This shard needs nothing of earlier runs any more. When all shards say so, their files are
+    /// deleted, the oldest first, and the directory is synced.
+    pub fn is_inheritance_released(&self) -> bool {
+        self.segments.is_inheritance_released()
+    }
+
+    /// The files of earlier runs are gone for good. Until then no segment of this run goes: points
+    /// in old files must not outlive newer ones.
+    pub fn inheritance_gone(&mut self) {
+        self.segments.inheritance_gone();
+    }
+
+    /// A segment whose file may be recycled or deleted; one at a time, in order, answered with
+    /// [`Log::retired`].
+    pub fn take_retired(&mut self) -> Option<SegmentId> {
+        let is_busy =
+            self.is_in_flight || self.names.ready.is_some() || self.points.ready.is_some();
+        // Points on their way may need the names of an ended dictionary.
+        let oldest_epoch = if is_busy { 0 } else { self.epoch };
+        self.segments.take_retired(oldest_epoch)
+    }
+
+    /// The file has lost its name, durably; or that failed and is to be tried again.
+    pub fn retired(&mut self, id: SegmentId, is_ok: bool) {
+        self.segments.retired(id, is_ok);
+    }
+
+    /// Files of this run and of earlier ones.
+    pub fn file_count(&self) -> u32 {
+        self.segments.file_count()
+    }
+
+    /// What the log has done.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Memory of the buffers here; a commit under way takes as much again.
+    pub fn memory_bytes(&self) -> usize {
+        self.names.memory_bytes() + self.points.memory_bytes()
+    }
+
+    fn stream(&mut self, kind: Kind) -> &mut Stream {
+        match kind {
+            Kind::Names => &mut self.names,
+            Kind::Points => &mut self.points,
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn retry_time(failures_before: u32) -> Duration {
+    match failures_before.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(count) => (RETRY_TIME_FIRST * 2_u32.pow(count.min(10))).min(RETRY_TIME_MAX),
+    }
+}

@@ -1,0 +1,459 @@
+//! Recovery: from the bytes of segments back to names and points.
+//!
+//! Any bytes are taken: what is not a whole frame of its own place is skipped and told about. The
+//! order is ascending runs, and within the log of one shard ascending segments and frames, so that
+//! of equal timestamps the one received last comes last. Two shards of one run never have a metric
+//! in common.
+//!
+//! For each log: all segments of names; then segments of points from the last one back until one
+//! tells what was retired; then all segments of points in ascending order. Only one segment's bytes
+//! are needed at a time, and a step is one frame, so whoever takes the points can make it wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use crate::metric::point::Point;
+use crate::wal::BLOCK_BYTES;
+use crate::wal::frame::FrameHeader;
+use crate::wal::record::{Previous, take_name, take_point};
+use crate::wal::segment::{HeaderError, Kind, SegmentHeader, SegmentId};
+
+/// Most problems kept with their place; more are only counted.
+const PROBLEMS_MAX: usize = 1_000;
+
+/// The segments of one shard's log in one run, each kind in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// The run.
+    pub run: u64,
+    /// The shard.
+    pub shard: u16,
+    /// Segments of names.
+    pub names: Vec<SegmentId>,
+    /// Segments of points.
+    pub points: Vec<SegmentId>,
+}
+
+/// Sorts segments into logs, in the order in which they must be replayed.
+pub fn logs(files: impl IntoIterator<Item = SegmentId>) -> Vec<LogFiles> {
+    let mut logs: BTreeMap<(u64, u16), LogFiles> = BTreeMap::new();
+    for id in files {
+        let SegmentId { run, shard, kind, .. } = id;
+        let empty = || LogFiles { run, shard, names: Vec::new(), points: Vec::new() };
+        let log = logs.entry((run, shard)).or_insert_with(empty);
+        match kind {
+            Kind::Names => log.names.push(id),
+            Kind::Points => log.points.push(id),
+        }
+    }
+    for log in logs.values_mut() {
+        log.names.sort_unstable();
+        log.points.sort_unstable();
+    }
+    logs.into_values().collect()
+}
+
+/// What is wrong with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The file is empty.
+    Empty,
+    /// The file is shorter than it was made.
+    Short {
+        /// Its length.
+        bytes: u64,
+    },
+    /// A segment that a later one says was before it is not there.
+    Missing,
+    /// The header block is damaged; the frames speak for themselves.
+    Header,
+    /// A format of another version. Nothing of it was read, and it must not be deleted.
+    Version(u16),
+    /// The header is whole and of this segment, which the file's name denies.
+    Foreign(SegmentId),
+    /// What lies between two good frames.
+    Range {
+        /// First damaged byte.
+        from: u64,
+        /// First good byte after it.
+        to: u64,
+    },
+    /// A frame at the end that is not whole: what was being written when the end came.
+    Torn {
+        /// Its first byte.
+        from: u64,
+        /// Bytes cut off.
+        bytes: u64,
+    },
+    /// A frame whose checksum holds and whose records do not.
+    Malformed {
+        /// Its first byte.
+        from: u64,
+    },
+    /// Two names for one number; its points are not resolved.
+    Ambiguous {
+        /// The number.
+        number: u32,
+    },
+}
+
+/// A segment with something wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    /// The segment; its file bears this name.
+    pub segment: SegmentId,
+    /// What is wrong.
+    pub damage: Damage,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: ", self.segment)?;
+        match self.damage {
+            Damage::Empty => write!(formatter, "empty"),
+            Damage::Short { bytes } => write!(formatter, "cut to {bytes} bytes"),
+            Damage::Missing => write!(formatter, "missing"),
+            Damage::Header => write!(formatter, "header damaged"),
+            Damage::Version(version) => write!(formatter, "unknown version {version}"),
+            Damage::Foreign(id) => write!(formatter, "is {id} by its header"),
+            Damage::Range { from, to } => write!(formatter, "bytes {from} to {to} damaged"),
+            Damage::Torn { from, bytes } => {
+                write!(formatter, "torn at {from}, {bytes} bytes cut off")
+            }
+            Damage::Malformed { from } => write!(formatter, "frame at {from} malformed"),
+            Damage::Ambiguous { number } => write!(formatter, "two names for number {number}"),
+        }
+    }
+}
+
+/// What a replay has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Points handed out.
+    pub points: u64,
+    /// Points whose number has no name; not handed out.
+    pub unresolved_points: u64,
+    /// Points known to be lost, by the gaps in their numbering.
+    pub lost_points: u64,
+    /// Points met a second time because their commit was written again.
+    pub repeated_points: u64,
+    /// Names found.
+    pub names: u64,
+    /// Frames of points that were good.
+    pub frames: u64,
+    /// Segments of points left out because they had been retired.
+    pub retired_segments: u64,
+    /// Segments that were prepared and never written to.
+    pub unbegun_segments: u64,
+    /// Bytes cut off at the ends of segments.
+    pub cut_bytes: u64,
+    /// The first problems.
+    pub problems: Vec<Problem>,
+    /// All problems.
+    pub problem_count: u64,
+    /// A segment of an unknown version was met: the start must be refused.
+    pub is_refused: bool,
+}
+
+impl Report {
+    fn add(&mut self, segment: SegmentId, damage: Damage) {
+        self.problem_count += 1;
+        self.is_refused |= matches!(damage, Damage::Version(_));
+        if let Damage::Torn { bytes, .. } = damage {
+            self.cut_bytes += bytes;
+        }
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { segment, damage });
+        }
+    }
+}
+
+/// Names by dictionary and number.
+#[derive(Debug, Default)]
+struct Dictionary {
+    places: HashMap<u64, (usize, usize), ahash::RandomState>,
+    bytes: Vec<u8>,
+}
+
+impl Dictionary {
+    fn key(epoch: u32, number: u32) -> u64 {
+        u64::from(epoch) << 32 | u64::from(number)
+    }
+
+    /// Whether the name is new; `None`: the number has another name, and now has none.
+    fn add(&mut self, epoch: u32, number: u32, name: &[u8]) -> Option<bool> {
+        let start = self.bytes.len();
+        let place = self.places.entry(Self::key(epoch, number)).or_insert((start, name.len()));
+        if place.0 == start {
+            self.bytes.extend_from_slice(name);
+            return Some(true);
+        }
+        if self.bytes[place.0..place.0 + place.1] == *name {
+            return Some(false);
+        }
+        place.1 = 0;
+        None
+    }
+
+    fn get(&self, epoch: u32, number: u32) -> Option<&[u8]> {
+        let &(start, length) = self.places.get(&Self::key(epoch, number))?;
+        (length > 0).then(|| &self.bytes[start..start + length])
+    }
+}
+
+/// Where in a segment of points a replay is.
+#[derive(Debug)]
+pub struct Cursor {
+    id: SegmentId,
+    at: usize,
+}
+
+/// The replay of one log.
+#[derive(Debug)]
+pub struct Replay {
+    files: LogFiles,
+    dictionary: Dictionary,
+    oldest_live: u32,
+    /// Number of the record that comes next; 0 while unknown.
+    next_record: u64,
+    /// Names that are said to have been there, with their dictionary.
+    missing_names: Vec<(SegmentId, u32)>,
+    oldest_epoch: u32,
+    report: Report,
+}
+
+impl Replay {
+    /// A replay of these files.
+    pub fn new(files: LogFiles) -> Replay {
+        Replay {
+            files,
+            dictionary: Dictionary::default(),
+            oldest_live: 1,
+            next_record: 0,
+            missing_names: Vec::new(),
+            oldest_epoch: u32::MAX,
+            report: Report::default(),
+        }
+    }
+
+    /// Takes a segment of names.
+    pub fn add_names(&mut self, id: SegmentId, bytes: &[u8]) {
+        assert!(id.kind == Kind::Names, "{id} holds no names");
+        let Some(header) = self.open(id, bytes) else { return };
+        if let Some(SegmentHeader { previous, epoch, .. }) = header {
+            let previous = SegmentId { number: previous, ..id };
+            if previous.number > 0 && self.files.names.binary_search(&previous).is_err() {
+                self.missing_names.push((previous, epoch));
+            }
+        }
+        let mut at = BLOCK_BYTES;
+        while let Some((header, payload)) = self.next_good(id, &mut at, bytes) {
+            let mut rest = payload;
+            loop {
+                match take_name(&mut rest) {
+                    Ok(None) => break,
+                    Ok(Some((number, name))) => {
+                        match self.dictionary.add(header.epoch, number, name) {
+                            Some(is_new) => self.report.names += u64::from(is_new),
+                            None => self.report.add(id, Damage::Ambiguous { number }),
+                        }
+                    }
+                    Err(_) => {
+                        let from = header.block as usize * BLOCK_BYTES;
+                        self.report.add(id, Damage::Malformed { from: from as u64 });
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks for what was retired in a segment of points; true when it tells.
+    pub fn look(&mut self, id: SegmentId, bytes: &[u8]) -> bool {
+        let mut at = BLOCK_BYTES;
+        let mut is_told = false;
+        while let Some((from, header, _)) = find_good(id, at, bytes) {
+            is_told = true;
+            self.oldest_live = self.oldest_live.max(header.oldest_live);
+            at = from + header.frame_bytes();
+        }
+        is_told
+    }
+
+    /// Begins with a segment of points.
+    pub fn begin(&mut self, id: SegmentId, bytes: &[u8]) -> Cursor {
+        assert!(id.kind == Kind::Points, "{id} holds no points");
+        if id.number < self.oldest_live {
+            self.report.retired_segments += 1;
+            return Cursor { id, at: bytes.len() };
+        }
+        let Some(header) = self.open(id, bytes) else { return Cursor { id, at: bytes.len() } };
+        if let Some(SegmentHeader { previous, .. }) = header {
+            let previous = SegmentId { number: previous, ..id };
+            if previous.number >= self.oldest_live
+                && self.files.points.binary_search(&previous).is_err()
+            {
+                self.report.add(previous, Damage::Missing);
+            }
+        }
+        Cursor { id, at: BLOCK_BYTES }
+    }
+
+    /// Hands out the points of the next good frame of the segment; false at its end.
+    pub fn next_frame(
+        &mut self,
+        cursor: &mut Cursor,
+        bytes: &[u8],
+        mut sink: impl FnMut(&[u8], Point),
+    ) -> bool {
+        if cursor.at >= bytes.len() {
+            return false;
+        }
+        let next = self.next_good(cursor.id, &mut cursor.at, bytes);
+        let Some((header, payload)) = next else {
+            cursor.at = bytes.len();
+            return false;
+        };
+        self.report.frames += 1;
+        if self.number(&header) {
+            self.hand_out(&header, payload, &mut sink);
+        }
+        true
+    }
+
+    /// Compares the numbers of a frame's records with those expected; false: it was there before.
+    fn number(&mut self, header: &FrameHeader) -> bool {
+        let count = u64::from(header.record_count);
+        let end = header.first_record.saturating_add(count);
+        if self.next_record == 0 && self.oldest_live == 1 {
+            self.next_record = 1;
+        }
+        if self.next_record > 0 {
+            if end <= self.next_record {
+                self.report.repeated_points += count;
+                return false;
+            }
+            self.report.lost_points += header.first_record.saturating_sub(self.next_record);
+        }
+        self.next_record = end;
+        self.oldest_epoch = self.oldest_epoch.min(header.epoch);
+        true
+    }
+
+    fn hand_out(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+        sink: &mut impl FnMut(&[u8], Point),
+    ) {
+        let (mut rest, mut previous, mut count) = (payload, Previous::default(), 0);
+        while count < header.record_count {
+            let Ok(Some((number, point))) = take_point(&mut rest, &mut previous) else { break };
+            count += 1;
+            match self.dictionary.get(header.epoch, number) {
+                None => self.report.unresolved_points += 1,
+                Some(name) => {
+                    self.report.points += 1;
+                    sink(name, point);
+                }
+            }
+        }
+        if count < header.record_count || !rest.is_empty() {
+            self.report.lost_points += u64::from(header.record_count - count);
+            let from = u64::from(header.block) * BLOCK_BYTES as u64;
+            self.report.add(header.id, Damage::Malformed { from });
+        }
+    }
+
+    /// What was found.
+    pub fn finish(mut self) -> Report {
+        for (id, epoch) in std::mem::take(&mut self.missing_names) {
+            // Those of dictionaries that no point needs any more may be half retired.
+            if epoch >= self.oldest_epoch {
+                self.report.add(id, Damage::Missing);
+            }
+        }
+        self.report
+    }
+
+    /// Judges the header. `None`: there is nothing to read in it; `Some(None)`: the frames may be
+    /// good all the same.
+    fn open(&mut self, id: SegmentId, bytes: &[u8]) -> Option<Option<SegmentHeader>> {
+        if bytes.is_empty() {
+            self.report.add(id, Damage::Empty);
+            return None;
+        }
+        match SegmentHeader::decode(bytes, id) {
+            Ok(header) => {
+                if (bytes.len() as u64) < header.segment_bytes {
+                    self.report.add(id, Damage::Short { bytes: bytes.len() as u64 });
+                }
+                Some(Some(header))
+            }
+            Err(HeaderError::Damaged) => {
+                self.report.add(id, Damage::Header);
+                Some(None)
+            }
+            // The header may have been lost with good frames behind it.
+            Err(HeaderError::Unbegun) if find_good(id, BLOCK_BYTES, bytes).is_some() => {
+                self.report.add(id, Damage::Header);
+                Some(None)
+            }
+            Err(HeaderError::Unbegun) => {
+                self.report.unbegun_segments += 1;
+                None
+            }
+            Err(HeaderError::Version(version)) => {
+                self.report.add(id, Damage::Version(version));
+                None
+            }
+            Err(HeaderError::Foreign(other)) => {
+                self.report.add(id, Damage::Foreign(other));
+                None
+            }
+        }
+    }
+
+    /// The next good frame from `at` on, which is moved behind it. What is skipped is told about.
+    fn next_good<'b>(
+        &mut self,
+        id: SegmentId,
+        at: &mut usize,
+        bytes: &'b [u8],
+    ) -> Option<(FrameHeader, &'b [u8])> {
+        let Some((from, header, payload)) = find_good(id, *at, bytes) else {
+            while let Some(length) = torn_bytes(id, *at, bytes) {
+                let (from, bytes) = (*at as u64, length as u64);
+                self.report.add(id, Damage::Torn { from, bytes });
+                *at += length;
+            }
+            return None;
+        };
+        if from > *at {
+            self.report.add(id, Damage::Range { from: *at as u64, to: from as u64 });
+        }
+        *at = from + header.frame_bytes();
+        Some((header, payload))
+    }
+}
+
+/// The first good frame at or after `at`: where it begins, its header and its records.
+fn find_good(id: SegmentId, at: usize, bytes: &[u8]) -> Option<(usize, FrameHeader, &[u8])> {
+    let starts = (at..bytes.len()).step_by(BLOCK_BYTES);
+    starts.into_iter().find_map(|from| {
+        let header = FrameHeader::decode(&bytes[from..], id, block_at(from)?)?;
+        let payload = header.payload(&bytes[from..])?;
+        Some((from, header, payload))
+    })
+}
+
+/// The length of a frame of this segment that is not whole, if there is one at `at`.
+fn torn_bytes(id: SegmentId, at: usize, bytes: &[u8]) -> Option<usize> {
+    let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+    let length = FrameHeader::torn_bytes(rest, id, block_at(at)?)?;
+    Some(length.min(rest.len()))
+}
+
+fn block_at(at: usize) -> Option<u32> {
+    u32::try_from(at / BLOCK_BYTES).ok()
+}

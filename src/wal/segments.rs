@@ -1,0 +1,288 @@
+//! Which segments must stay: what is held in them, what a checkpoint has covered, and how much
+//! room is left.
+//!
+//! A segment of points goes when it and every one before it hold nothing that waits, and a
+//! checkpoint that began after that has succeeded: never one out of the middle, because the points
+//! of an older one would then win over those that followed. For the same reason none goes before
+//! what earlier runs left behind is gone.
+
+use std::collections::VecDeque;
+
+use crate::wal::log::RESERVE_SEGMENTS;
+use crate::wal::segment::{Kind, SegmentId};
+
+/// The number that stands for everything earlier runs left behind, in holds.
+pub const INHERITANCE: u32 = 0;
+
+/// What the log asks of the shard so that it does not fill up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// Nothing.
+    None,
+    /// Flush metrics that hold this segment first.
+    Flush {
+        /// The oldest segment that is held.
+        oldest: u32,
+    },
+    /// Flushing does not come along: carry the points of metrics that hold this segment forward,
+    /// see [`crate::wal::Log::carry`].
+    Carry {
+        /// The oldest segment that is held.
+        oldest: u32,
+    },
+}
+
+/// How far what earlier runs left behind is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inheritance {
+    /// It is being read; more holds will come.
+    Reading,
+    /// All of it is in the cache or confirmed.
+    Read,
+    /// There is none, or no more.
+    Gone,
+}
+
+/// A segment of points.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    epoch: u32,
+    holds: u64,
+    has_file: bool,
+}
+
+/// All segments of this run.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    run: u64,
+    shard: u16,
+    files_max: u32,
+    /// By number, from `first` on; the last is the one that is written to, or will be.
+    points: VecDeque<Live>,
+    first: u32,
+    /// Number and epoch, in ascending order.
+    names: VecDeque<(u32, u32)>,
+    inheritance: Inheritance,
+    inherited_files: u32,
+    inherited_holds: u64,
+    /// What the checkpoint under way covers.
+    checkpoint: Option<u32>,
+    /// Points up to this segment are in their files and on stable storage.
+    safe: Option<u32>,
+    checkpoint_failed: bool,
+    retiring: Option<SegmentId>,
+}
+
+impl Segments {
+    pub(crate) fn new(
+        run: u64,
+        shard: u16,
+        files_max: u32,
+        inherited_files: Option<u32>,
+    ) -> Segments {
+        let is_heir = inherited_files.is_some();
+        Segments {
+            run,
+            shard,
+            files_max,
+            points: VecDeque::from([Live { epoch: 0, holds: 0, has_file: false }]),
+            first: 1,
+            names: VecDeque::new(),
+            inheritance: if is_heir { Inheritance::Reading } else { Inheritance::Gone },
+            inherited_files: inherited_files.unwrap_or(0),
+            inherited_holds: 0,
+            checkpoint: None,
+            safe: (!is_heir).then_some(0),
+            checkpoint_failed: false,
+            retiring: None,
+        }
+    }
+
+    /// The segment that points are appended to, or to one after it.
+    pub(crate) fn current(&self) -> u32 {
+        self.first + self.count() - 1
+    }
+
+    pub(crate) fn hold(&mut self, segment: u32) {
+        *self.holds_of(segment) += 1;
+    }
+
+    pub(crate) fn release(&mut self, segment: u32) {
+        let holds = self.holds_of(segment);
+        assert!(*holds > 0, "segment {segment} is released more often than held");
+        *holds -= 1;
+    }
+
+    fn holds_of(&mut self, segment: u32) -> &mut u64 {
+        if segment == INHERITANCE {
+            assert!(self.inheritance != Inheritance::Gone, "nothing is inherited any more");
+            return &mut self.inherited_holds;
+        }
+        let (first, end) = (self.first, self.first + self.count());
+        assert!(first <= segment && segment < end, "{segment} is not in {first}..{end}");
+        &mut self.points[(segment - first) as usize].holds
+    }
+
+    /// Points of segments below this number are safe in their files.
+    pub(crate) fn oldest_live(&self) -> u32 {
+        if self.inheritance == Inheritance::Gone { self.safe.map_or(1, |safe| safe + 1) } else { 1 }
+    }
+
+    /// The segment that is written to has a file; returns its number.
+    pub(crate) fn begin_points(&mut self, epoch: u32) -> u32 {
+        let last = self.points.back_mut().expect("there is always a current segment");
+        assert!(!last.has_file, "a segment is begun once");
+        (last.has_file, last.epoch) = (true, epoch);
+        self.current()
+    }
+
+    /// The file that was to be begun is not there after all.
+    pub(crate) fn unbegin_points(&mut self) {
+        self.points.back_mut().expect("there is always a current segment").has_file = false;
+    }
+
+    /// Points go to the next segment from now on.
+    pub(crate) fn rotate_points(&mut self) {
+        self.points.push_back(Live { epoch: 0, holds: 0, has_file: false });
+    }
+
+    pub(crate) fn begin_names(&mut self, number: u32, epoch: u32) {
+        self.names.push_back((number, epoch));
+    }
+
+    pub(crate) fn unbegin_names(&mut self) {
+        self.names.pop_back();
+    }
+
+    /// Files of this run and of earlier ones.
+    pub(crate) fn file_count(&self) -> u32 {
+        self.own_file_count() + self.inherited_files
+    }
+
+    fn own_file_count(&self) -> u32 {
+        let points = self.points.iter().filter(|live| live.has_file).count() + self.names.len();
+        u32::try_from(points).expect("there are at most `files_max` files")
+    }
+
+    /// Whether so many files may be added. The first of a run may always: without them nothing
+    /// could be received until the inheritance is gone, and nothing carried forward out of it.
+    pub(crate) fn has_room(&self, files: u32) -> bool {
+        self.own_file_count() < 2 || self.file_count() + files <= self.files_max
+    }
+
+    /// Whether only the reserve is left.
+    pub(crate) fn is_full(&self) -> bool {
+        self.file_count() + RESERVE_SEGMENTS > self.files_max
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        let Some(oldest) = self.oldest_held() else { return Pressure::None };
+        let (files, max) = (self.file_count(), self.files_max);
+        if files * 4 >= max * 3 {
+            Pressure::Carry { oldest }
+        } else if files * 2 >= max {
+            Pressure::Flush { oldest }
+        } else {
+            Pressure::None
+        }
+    }
+
+    fn oldest_held(&self) -> Option<u32> {
+        if self.inherited_holds > 0 {
+            return Some(INHERITANCE);
+        }
+        // Moving points out of the current segment would gain nothing.
+        let numbers = self.first..self.current();
+        numbers.zip(&self.points).find(|(_, live)| live.holds > 0).map(|(number, _)| number)
+    }
+
+    /// The greatest segment up to which nothing is held; `None`: the inheritance is.
+    fn released(&self) -> Option<u32> {
+        if self.inheritance == Inheritance::Reading || self.inherited_holds > 0 {
+            return None;
+        }
+        let closed = self.points.iter().take(self.points.len() - 1);
+        let free = closed.take_while(|live| live.holds == 0).count();
+        Some(self.first - 1 + u32::try_from(free).expect("segments are counted in 32 bits"))
+    }
+
+    pub(crate) fn checkpoint_wanted(&self) -> bool {
+        self.checkpoint.is_none() && !self.checkpoint_failed && self.released() > self.safe
+    }
+
+    pub(crate) fn checkpoint_begun(&mut self) {
+        assert!(self.checkpoint.is_none(), "one checkpoint at a time");
+        self.checkpoint = self.released();
+    }
+
+    pub(crate) fn checkpoint_done(&mut self, is_ok: bool) {
+        let covered = self.checkpoint.take();
+        self.checkpoint_failed |= !is_ok;
+        if !self.checkpoint_failed {
+            self.safe = self.safe.max(covered);
+        }
+    }
+
+    pub(crate) fn has_checkpoint_failed(&self) -> bool {
+        self.checkpoint_failed
+    }
+
+    pub(crate) fn inheritance_read(&mut self) {
+        assert!(self.inheritance == Inheritance::Reading, "the inheritance is read once");
+        self.inheritance = Inheritance::Read;
+    }
+
+    pub(crate) fn is_inheritance_released(&self) -> bool {
+        self.inheritance == Inheritance::Gone || self.safe.is_some()
+    }
+
+    pub(crate) fn inheritance_gone(&mut self) {
+        assert!(self.is_inheritance_released(), "the inheritance is still needed");
+        self.inheritance = Inheritance::Gone;
+        self.inherited_files = 0;
+    }
+
+    /// The next segment to give up. `oldest_epoch`: names from it on are needed by points that are
+    /// in no segment yet.
+    pub(crate) fn take_retired(&mut self, oldest_epoch: u32) -> Option<SegmentId> {
+        if self.retiring.is_some() || self.inheritance != Inheritance::Gone {
+            return None;
+        }
+        let oldest_live = self.oldest_live();
+        while self.first < oldest_live && !self.points[0].has_file {
+            self.points.pop_front();
+            self.first += 1;
+        }
+        let (kind, number) = if self.first < oldest_live {
+            (Kind::Points, self.first)
+        } else {
+            let epochs = self.points.iter().filter(|live| live.has_file).map(|live| live.epoch);
+            let needed = epochs.min().map_or(oldest_epoch, |epoch| epoch.min(oldest_epoch));
+            let &(number, epoch) = self.names.front()?;
+            if epoch >= needed {
+                return None;
+            }
+            (Kind::Names, number)
+        };
+        self.retiring = Some(SegmentId { run: self.run, shard: self.shard, kind, number });
+        self.retiring
+    }
+
+    /// The segment was given up, or could not be and has to be handed out again.
+    pub(crate) fn retired(&mut self, id: SegmentId, is_ok: bool) {
+        assert!(self.retiring == Some(id), "{id} was not to be retired");
+        self.retiring = None;
+        match (is_ok, id.kind) {
+            (false, _) => {}
+            (true, Kind::Names) => drop(self.names.pop_front()),
+            (true, Kind::Points) => {
+                self.points.pop_front();
+                self.first += 1;
+            }
+        }
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.points.len()).expect("segments are counted in 32 bits")
+    }
+}
