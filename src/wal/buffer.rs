@@ -46,7 +46,6 @@ pub(crate) struct Buffer {
     open_first: u64,
     previous: Previous,
     frames: Vec<Frame>,
-    record_count: u64,
     /// The dictionary that the records belong to.
     pub(crate) epoch: u32,
     /// Records that came from outside and not from the log itself.
@@ -68,7 +67,6 @@ impl Buffer {
             open_first: 0,
             previous: Previous::default(),
             frames: Vec::new(),
-            record_count: 0,
             epoch: 0,
             received_count: 0,
         };
@@ -81,12 +79,12 @@ impl Buffer {
         self.used = BLOCK_BYTES;
         self.open_at = 0;
         self.frames.clear();
-        self.record_count = 0;
         self.received_count = 0;
     }
 
+    /// It holds no frame, not even one without records.
     pub(crate) fn is_empty(&self) -> bool {
-        self.record_count == 0
+        self.used == BLOCK_BYTES
     }
 
     /// Bytes of frames, without the block that is kept free.
@@ -107,7 +105,7 @@ impl Buffer {
         let at = self.start + self.used;
         let out = self.memory[at..].first_chunk_mut().expect("room was made");
         self.used += put_point(out, &mut self.previous, number, point);
-        self.count();
+        self.open_count += 1;
         true
     }
 
@@ -120,8 +118,15 @@ impl Buffer {
         let at = self.start + self.used;
         put_name(&mut self.memory[at..at + bytes], number, name);
         self.used += bytes;
-        self.count();
+        self.open_count += 1;
         true
+    }
+
+    /// Opens a frame that is written even if no record comes.
+    pub(crate) fn put_nothing(&mut self, first: u64) {
+        assert!(self.is_empty(), "a frame is there already");
+        let is_open = self.make_room(0, first);
+        assert!(is_open, "an empty buffer has room for a frame");
     }
 
     /// Closes the open frame.
@@ -192,11 +197,6 @@ impl Buffer {
 
     fn part(&self, from: usize, to: usize) -> &[u8] {
         &self.memory[self.start + from..self.start + to]
-    }
-
-    fn count(&mut self) {
-        self.open_count += 1;
-        self.record_count += 1;
     }
 
     /// Room for a record in the open frame, or in a new one.
@@ -288,7 +288,7 @@ mod tests {
             at += header.frame_bytes();
             frames += 1;
         }
-        assert_eq!((records, buffer.record_count), (u64::from(count), u64::from(count)));
+        assert_eq!(records, u64::from(count));
         assert!(frames > 2, "{frames} frames");
         assert!(FrameHeader::decode(bytes, ID, 6).is_none(), "a frame in another place");
     }

@@ -81,6 +81,7 @@ pub enum Outcome {
 pub struct Part {
     id: SegmentId,
     block: u32,
+    oldest_live: u32,
     buffer: Buffer,
     /// To be set by whoever writes.
     pub outcome: Outcome,
@@ -287,9 +288,10 @@ impl Log {
         Ok(segment)
     }
 
-    /// Adds a point again that an old segment holds, so that the old one can go: first all waiting
-    /// points of the metric, in the order in which later ones win, then hold what this returned
-    /// and release what was held.
+    /// Adds a point again that an old segment holds, so that the old one can go: all waiting points
+    /// of a metric, each timestamp with its latest value only; then what the first returned is to
+    /// be held, and what was held released. When it is full before the last one, nothing is lost
+    /// or wrong, and the old hold stays.
     pub fn carry(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
         let segment = self.put(mark, name, point)?;
         self.counters.carried_points += 1;
@@ -309,6 +311,8 @@ impl Log {
 
     #[cold]
     fn name(&mut self, mark: &mut Mark, name: &[u8]) -> Result<(), Full> {
+        // Every metric comes by here once before it has a point in the log.
+        assert!(!self.segments.is_reading(), "new points would be lost behind old ones");
         let number = self.last_number + 1;
         if !self.names.open.put_name(number, name) {
             return Err(Full);
@@ -345,8 +349,8 @@ impl Log {
         !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points)
     }
 
-    /// The next commit, unless one is under way, there is nothing to commit, a failure was too
-    /// short ago, or there is no room for another segment. To be called once an interval, and
+    /// The next commit, unless one is under way, there is nothing to commit or to tell, a failure was
+    /// too short ago, or there is no room for another segment. To be called once an interval, and
     /// after each commit for as long as there is something.
     pub fn take_commit(&mut self, now: Instant, now_s: u32) -> Option<Commit> {
         if self.is_in_flight || self.not_before.is_some_and(|time| now < time) {
@@ -371,6 +375,9 @@ impl Log {
     fn gather(&mut self) {
         self.commit_points = self.points.open.received_count;
         self.commit_synced = true;
+        if self.points.open.is_empty() && self.segments.has_to_tell() {
+            self.points.open.put_nothing(self.last_record + 1);
+        }
         self.names.gather();
         self.points.gather();
         let is_mostly_dead = self.epoch_bytes >= u64::from(self.options.segment_bytes)
@@ -408,7 +415,7 @@ impl Log {
             };
             header.encode(buffer.header_block());
         }
-        Some(Part { id, block, buffer, outcome: Outcome::Pending })
+        Some(Part { id, block, oldest_live, buffer, outcome: Outcome::Pending })
     }
 
     /// Counts a new segment in; returns its number.
@@ -456,7 +463,7 @@ impl Log {
     }
 
     fn part_done(&mut self, part: Part) {
-        let Part { id, block, mut buffer, outcome } = part;
+        let Part { id, block, oldest_live, mut buffer, outcome } = part;
         let written_bytes = buffer.bytes(block == 0).len() as u64;
         let stream = self.stream(id.kind);
         match outcome {
@@ -470,6 +477,9 @@ impl Log {
                 stream.spare = Some(buffer);
                 self.commit_synced &= outcome == Outcome::Synced;
                 self.counters.bytes += written_bytes;
+                if id.kind == Kind::Points {
+                    self.segments.told(oldest_live);
+                }
             }
             Outcome::NotBegun | Outcome::Broken => {
                 stream.place = None;
@@ -529,7 +539,7 @@ impl Log {
     }
 
     /// Every point of earlier runs that belongs to this shard has been put into the cache, with
-    /// its hold.
+    /// its hold. Until then the log is full, and takes nothing.
     pub fn inheritance_read(&mut self) {
         self.segments.inheritance_read();
     }

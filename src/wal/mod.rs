@@ -18,6 +18,7 @@
 //! # Bytes (version 1; all numbers little-endian)
 //! ```text
 //! file    RUN-SHARD-NUMBER.points | .names | .spare      e.g. 000007-000-00000012.points
+//!         RUN.settled: nothing of earlier runs is needed
 //!
 //! segment | header: 1 block | frame: 1..257 blocks | frame | ... | zeros or an earlier use |
 //!
@@ -45,8 +46,9 @@
 //!
 //! # What a crash leaves
 //! A commit that was acknowledged is whole. One under way may be there in any part: each frame of
-//! it is taken or cut off. Segments are retired in order, so what is there is always the latest
-//! part of the log, and replaying it again changes nothing.
+//! it is taken or cut off. Segments are retired in order, and a frame tells so before their files
+//! go, so what is replayed is always the latest part of the log, and replaying it again changes
+//! nothing.
 //!
 //! # Use
 //! ```
@@ -86,6 +88,7 @@
 //!     // sync the file system with the Whisper files
 //!     log.checkpoint_done(true);
 //! }
+//! // After a commit that tells it, empty if need be:
 //! while let Some(id) = log.take_retired() {
 //!     // rename the file of `id` to a spare, sync the directory
 //!     log.retired(id, true);

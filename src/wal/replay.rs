@@ -16,7 +16,7 @@ use crate::metric::point::Point;
 use crate::wal::BLOCK_BYTES;
 use crate::wal::frame::FrameHeader;
 use crate::wal::record::{Previous, take_name, take_point};
-use crate::wal::segment::{HeaderError, Kind, SegmentHeader, SegmentId};
+use crate::wal::segment::{FileName, HeaderError, Kind, SegmentHeader, SegmentId};
 
 /// Most problems kept with their place; more are only counted.
 const PROBLEMS_MAX: usize = 1_000;
@@ -34,11 +34,18 @@ pub struct LogFiles {
     pub points: Vec<SegmentId>,
 }
 
-/// Sorts segments into logs, in the order in which they must be replayed.
-pub fn logs(files: impl IntoIterator<Item = SegmentId>) -> Vec<LogFiles> {
+/// Sorts the files of a log directory into logs, in the order in which they must be replayed.
+/// Segments of runs that are settled are in none: they can be deleted.
+pub fn logs(files: &[FileName]) -> Vec<LogFiles> {
+    let settled = files.iter().filter(|file| matches!(file, FileName::Settled { .. }));
+    let first_run = settled.map(FileName::run).max().unwrap_or(0);
     let mut logs: BTreeMap<(u64, u16), LogFiles> = BTreeMap::new();
-    for id in files {
+    for &file in files {
+        let FileName::Segment(id) = file else { continue };
         let SegmentId { run, shard, kind, .. } = id;
+        if run < first_run {
+            continue;
+        }
         let empty = || LogFiles { run, shard, names: Vec::new(), points: Vec::new() };
         let log = logs.entry((run, shard)).or_insert_with(empty);
         match kind {

@@ -72,6 +72,12 @@ pub enum FileName {
         /// Its number among the spares of that run and shard.
         serial: u32,
     },
+    /// `RUN.settled`, empty: nothing of the runs before this one is needed. It is there before
+    /// their files go, so that a part of them is never replayed.
+    Settled {
+        /// The run that says so.
+        run: u64,
+    },
 }
 
 impl FileName {
@@ -79,13 +85,17 @@ impl FileName {
     pub fn run(&self) -> u64 {
         match *self {
             FileName::Segment(id) => id.run,
-            FileName::Spare { run, .. } => run,
+            FileName::Spare { run, .. } | FileName::Settled { run } => run,
         }
     }
 
     /// Reads a file name; `None` when it is none of ours.
     pub fn parse(text: &str) -> Option<FileName> {
         let (stem, extension) = text.split_once('.')?;
+        if extension == "settled" {
+            let name = FileName::Settled { run: stem.parse().ok()? };
+            return (name.to_string() == text).then_some(name);
+        }
         let mut parts = stem.splitn(3, '-');
         let run = parts.next()?.parse().ok()?;
         let shard = parts.next()?.parse().ok()?;
@@ -109,6 +119,7 @@ impl fmt::Display for FileName {
             FileName::Spare { run, shard, serial } => {
                 write!(formatter, "{run:06}-{shard:03}-{serial:08}.spare")
             }
+            FileName::Settled { run } => write!(formatter, "{run:06}.settled"),
         }
     }
 }

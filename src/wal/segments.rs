@@ -4,7 +4,8 @@
 //! A segment of points goes when it and every one before it hold nothing that waits, and a
 //! checkpoint that began after that has succeeded: never one out of the middle, because the points
 //! of an older one would then win over those that followed. For the same reason none goes before
-//! what earlier runs left behind is gone.
+//! what earlier runs left behind is gone. And a frame that says so must have been committed before:
+//! then a file that is still there is not replayed, and one that is not there is not missed.
 
 use std::collections::VecDeque;
 
@@ -70,6 +71,8 @@ pub(crate) struct Segments {
     /// Points up to this segment are in their files and on stable storage.
     safe: Option<u32>,
     checkpoint_failed: bool,
+    /// Frames say that segments below this one are retired.
+    told: u32,
     retiring: Option<SegmentId>,
 }
 
@@ -94,6 +97,7 @@ impl Segments {
             checkpoint: None,
             safe: (!is_heir).then_some(0),
             checkpoint_failed: false,
+            told: 1,
             retiring: None,
         }
     }
@@ -126,6 +130,17 @@ impl Segments {
     /// Points of segments below this number are safe in their files.
     pub(crate) fn oldest_live(&self) -> u32 {
         if self.inheritance == Inheritance::Gone { self.safe.map_or(1, |safe| safe + 1) } else { 1 }
+    }
+
+    /// A commit has succeeded whose frames say that segments below `oldest_live` are retired.
+    pub(crate) fn told(&mut self, oldest_live: u32) {
+        self.told = self.told.max(oldest_live);
+    }
+
+    /// Segments could go if a frame said so.
+    pub(crate) fn has_to_tell(&self) -> bool {
+        let untold = (self.oldest_live() - self.first) as usize;
+        self.told < self.oldest_live() && self.points.iter().take(untold).any(|live| live.has_file)
     }
 
     /// The segment that is written to has a file; returns its number.
@@ -165,20 +180,31 @@ impl Segments {
     }
 
     /// Whether so many files may be added. The first of a run may always: without them nothing
-    /// could be received until the inheritance is gone, and nothing carried forward out of it.
+    /// could be received until the inheritance is gone, and nothing carried forward out of it. And
+    /// the one that lets others go may.
     pub(crate) fn has_room(&self, files: u32) -> bool {
-        self.own_file_count() < 2 || self.file_count() + files <= self.files_max
+        self.own_file_count() < 2
+            || self.has_to_tell()
+            || self.file_count() + files <= self.files_max
     }
 
-    /// Whether only the reserve is left.
+    /// Whether only the reserve is left, or nothing may come yet.
     pub(crate) fn is_full(&self) -> bool {
-        self.file_count() + RESERVE_SEGMENTS > self.files_max
+        self.is_reading() || self.file_count() + RESERVE_SEGMENTS > self.files_max
+    }
+
+    /// Whether points of earlier runs are still to come.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.inheritance == Inheritance::Reading
     }
 
     pub(crate) fn pressure(&self) -> Pressure {
         let Some(oldest) = self.oldest_held() else { return Pressure::None };
         let (files, max) = (self.file_count(), self.files_max);
-        if files * 4 >= max * 3 {
+        // While more of a metric's points may come out of old files, those that have come must not
+        // be put behind them.
+        let may_carry = !self.is_reading();
+        if files * 4 >= max * 3 && may_carry {
             Pressure::Carry { oldest }
         } else if files * 2 >= max {
             Pressure::Flush { oldest }
@@ -198,7 +224,7 @@ impl Segments {
 
     /// The greatest segment up to which nothing is held; `None`: the inheritance is.
     fn released(&self) -> Option<u32> {
-        if self.inheritance == Inheritance::Reading || self.inherited_holds > 0 {
+        if self.is_reading() || self.inherited_holds > 0 {
             return None;
         }
         let closed = self.points.iter().take(self.points.len() - 1);
@@ -228,7 +254,7 @@ impl Segments {
     }
 
     pub(crate) fn inheritance_read(&mut self) {
-        assert!(self.inheritance == Inheritance::Reading, "the inheritance is read once");
+        assert!(self.is_reading(), "the inheritance is read once");
         self.inheritance = Inheritance::Read;
     }
 
@@ -248,7 +274,7 @@ impl Segments {
         if self.retiring.is_some() || self.inheritance != Inheritance::Gone {
             return None;
         }
-        let oldest_live = self.oldest_live();
+        let oldest_live = self.oldest_live().min(self.told);
         while self.first < oldest_live && !self.points[0].has_file {
             self.points.pop_front();
             self.first += 1;
