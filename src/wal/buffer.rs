@@ -5,6 +5,8 @@
 //! in when its place is known, and again when the frame has to move to another segment: nothing
 //! else in it depends on the place.
 
+use std::fmt;
+
 use crate::metric::point::Point;
 use crate::wal::BLOCK_BYTES;
 use crate::wal::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_MAX, FrameHeader};
@@ -29,7 +31,6 @@ struct Frame {
 }
 
 /// Frames on their way to a segment.
-#[derive(Debug)]
 pub(crate) struct Buffer {
     /// Longer than `limit` by less than a block, because a `Vec` begins where it likes.
     memory: Vec<u8>,
@@ -50,6 +51,14 @@ pub(crate) struct Buffer {
     pub(crate) epoch: u32,
     /// Records that came from outside and not from the log itself.
     pub(crate) received_count: u64,
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = formatter.debug_struct("Buffer");
+        out.field("used", &self.used).field("capacity", &self.capacity);
+        out.field("frames", &self.frames.len()).field("epoch", &self.epoch).finish()
+    }
 }
 
 impl Buffer {

@@ -38,8 +38,9 @@ pub struct Options {
     pub shard_count: u16,
     /// Length of a segment, a multiple of [`BLOCK_BYTES`].
     pub segment_bytes: u32,
-    /// Most files of this shard, those of earlier runs included. Full: the shard flushes harder,
-    /// then carries points forward, then receivers wait. All points that may be in the cache take
+    /// Files of this shard, those of earlier runs included, beyond which nothing is received. When
+    /// they come near it the shard flushes harder, then carries points forward, then receivers
+    /// wait. All points that may be in the cache take
     /// less than half of what these files hold, or waiting would not end.
     pub segments_max: u32,
     /// Bytes that may wait for a commit, of points and of names each. Full: receivers wait; what
@@ -70,9 +71,10 @@ pub enum Outcome {
     Written,
     /// It is on stable storage: survives a loss of power.
     Synced,
-    /// A new segment's file could not be had; no byte was written under its identity.
+    /// A new segment's file could not be had; no byte written under its identity is left.
     NotBegun,
-    /// A write or sync failed. The file holds what was synced before, and maybe more.
+    /// A write or sync failed. The file holds what was synced before, and maybe more. Of a new
+    /// segment only if its file could not be deleted, durably.
     Broken,
 }
 
@@ -234,6 +236,11 @@ pub struct Log {
     epoch_dead_bytes: u64,
     /// Points given a place in the order, received or carried.
     last_record: u64,
+    /// The last of them when the commit under way was gathered, in a commit that succeeded, and of
+    /// those that were carried.
+    commit_record: u64,
+    committed_record: u64,
+    carried_record: u64,
     is_in_flight: bool,
     /// Received points of the commit under way, and whether all of it so far is synced.
     commit_points: u64,
@@ -270,6 +277,9 @@ impl Log {
             epoch_bytes: 0,
             epoch_dead_bytes: 0,
             last_record: 0,
+            commit_record: 0,
+            committed_record: 0,
+            carried_record: 0,
             is_in_flight: false,
             commit_points: 0,
             commit_synced: true,
@@ -293,7 +303,11 @@ impl Log {
     /// be held, and what was held released. When it is full before the last one, nothing is lost
     /// or wrong, and the old hold stays.
     pub fn carry(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+        if self.segments.is_beyond() {
+            return Err(Full);
+        }
         let segment = self.put(mark, name, point)?;
+        self.carried_record = self.last_record;
         self.counters.carried_points += 1;
         Ok(segment)
     }
@@ -374,6 +388,7 @@ impl Log {
     /// Closes the open buffers for the next commit, and the dictionary if it is due.
     fn gather(&mut self) {
         self.commit_points = self.points.open.received_count;
+        self.commit_record = self.last_record;
         self.commit_synced = true;
         if self.points.open.is_empty() && self.segments.has_to_tell() {
             self.points.open.put_nothing(self.last_record + 1);
@@ -456,6 +471,7 @@ impl Log {
         self.failures_in_a_row = 0;
         self.not_before = None;
         self.counters.commits += 1;
+        self.committed_record = self.commit_record;
         self.counters.written_points += self.commit_points;
         if self.commit_synced {
             self.counters.synced_points += self.commit_points;
@@ -516,13 +532,18 @@ impl Log {
 
     /// Segments could go after a checkpoint.
     pub fn checkpoint_wanted(&self) -> bool {
-        self.segments.checkpoint_wanted()
+        self.is_carried_committed() && self.segments.checkpoint_wanted()
     }
 
     /// To be called before the sync of the file system with the Whisper files begins: it will
     /// cover what is confirmed now.
     pub fn checkpoint_begun(&mut self) {
-        self.segments.checkpoint_begun();
+        self.segments.checkpoint_begun(self.is_carried_committed());
+    }
+
+    /// What was carried is where it was carried to: only then may its former place go.
+    fn is_carried_committed(&self) -> bool {
+        self.carried_record <= self.committed_record
     }
 
     /// The sync has ended. After a failure nobody knows which confirmed points are on disk, and a

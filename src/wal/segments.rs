@@ -15,6 +15,9 @@ use crate::wal::segment::{Kind, SegmentId};
 /// The number that stands for everything earlier runs left behind, in holds.
 pub const INHERITANCE: u32 = 0;
 
+/// Files beyond the limit for what had been let in before it was reached, when writes fail.
+const BROKEN_FILES_MAX: u32 = 8;
+
 /// What the log asks of the shard so that it does not fill up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pressure {
@@ -26,7 +29,7 @@ pub enum Pressure {
         oldest: u32,
     },
     /// Flushing does not come along: carry the points of metrics that hold this segment forward,
-    /// see [`crate::wal::Log::carry`].
+    /// see [`crate::wal::Log::carry`], those first whose files cannot be written.
     Carry {
         /// The oldest segment that is held.
         oldest: u32,
@@ -179,13 +182,16 @@ impl Segments {
         u32::try_from(points).expect("there are at most `files_max` files")
     }
 
-    /// Whether so many files may be added. The first of a run may always: without them nothing
-    /// could be received until the inheritance is gone, and nothing carried forward out of it. And
-    /// the one that lets others go may.
+    /// Whether so many files may be added. What has been let in must get out of the buffers, or
+    /// nothing would ever be retired: the limit is held where points come in, and this one only by
+    /// a disk on which file after file breaks. What lets others go may always.
     pub(crate) fn has_room(&self, files: u32) -> bool {
-        self.own_file_count() < 2
-            || self.has_to_tell()
-            || self.file_count() + files <= self.files_max
+        self.has_to_tell() || self.own_file_count() + files <= self.files_max + BROKEN_FILES_MAX
+    }
+
+    /// Whether no more points may be carried.
+    pub(crate) fn is_beyond(&self) -> bool {
+        self.own_file_count() > self.files_max
     }
 
     /// Whether only the reserve is left, or nothing may come yet.
@@ -236,9 +242,9 @@ impl Segments {
         self.checkpoint.is_none() && !self.checkpoint_failed && self.released() > self.safe
     }
 
-    pub(crate) fn checkpoint_begun(&mut self) {
-        assert!(self.checkpoint.is_none(), "one checkpoint at a time");
-        self.checkpoint = self.released();
+    /// A checkpoint begins; without `may_cover` nothing will be retired after it.
+    pub(crate) fn checkpoint_begun(&mut self, may_cover: bool) {
+        self.checkpoint = if may_cover { self.released() } else { None };
     }
 
     pub(crate) fn checkpoint_done(&mut self, is_ok: bool) {

@@ -290,6 +290,11 @@ impl Node {
                 Err(Outcome::Broken) if self.plant == Plant::HideFailedWrite => Outcome::Synced,
                 Err(outcome) => outcome,
             };
+            if part.outcome == Outcome::Broken && part.is_new() {
+                let is_gone =
+                    disk.remove(&text(part.id())).is_ok() && disk.sync_directory().is_ok();
+                part.outcome = if is_gone { Outcome::NotBegun } else { Outcome::Broken };
+            }
         }
         if disk.is_dead() {
             return Vec::new();
