@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use carbyne::wal::{Damage, Kind, Problem};
+use carbyne::wal::{Counters, Damage, Kind, Problem};
 
 use log_node::{Files, Key, Node, Plant, SEGMENT_BYTES, read_back};
 use simulated_disk::{Chance, SimulatedDisk, Weather};
 
 const SEEDS: u64 = 1_500;
 const CANARY_SEEDS: u64 = 400;
-const STEPS: usize = 1_200;
+const STEPS: usize = 2_000;
 const SPACE: usize = 100 * SEGMENT_BYTES as usize;
 
 /// What is known of one metric and second.
@@ -49,7 +49,26 @@ struct World {
     broken: Option<usize>,
     weather: Weather,
     sync_faults: usize,
-    crashes: usize,
+    crash_share: usize,
+    /// What the logs of all runs have done together.
+    done: Done,
+}
+
+/// How much of what can happen has happened.
+#[derive(Debug, Default)]
+struct Done {
+    crashes: u64,
+    counters: Vec<Counters>,
+}
+
+impl Done {
+    fn note(&mut self, node: &Node) {
+        self.counters.extend(node.shards.iter().map(|shard| shard.log.counters()));
+    }
+
+    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.counters.iter().map(count).sum()
+    }
 }
 
 impl World {
@@ -83,9 +102,10 @@ impl World {
             last_value: 0,
             broken: None,
             weather,
-            sync_faults: chance.below(3) * 50,
+            crash_share: [30, 150, 500][chance.below(3)],
+            sync_faults: chance.below(3) * 100,
             chance,
-            crashes: 0,
+            done: Done::default(),
         }
     }
 
@@ -109,26 +129,27 @@ impl World {
             0..40 => self.receive_some(metric),
             40..55 => self.node.commit(shard),
             55..70 => self.write(shard),
-            70..80 => self.flush(metric),
+            70..80 => self.sweep(),
             80..84 => self.node.begin_checkpoint(),
             84..88 => self.end_checkpoint(),
             88..92 => self.node.retire(shard, &mut self.disk),
             92..94 => {
-                let count = self.chance.below(40);
+                let count = self.chance.below(400);
                 self.node.replay_some(count);
             }
             94 => self.node.relieve(shard, &self.names, 3),
-            95 => self.node.forget(metric, &self.names[metric]),
+            95 => self.forget_some(),
             96 => self.files.age(&mut self.chance),
             97 => self.broken = self.chance.permille(500).then_some(metric),
             98 => {
-                let segments = if self.chance.permille(300) { 0 } else { 100 };
+                let segments = if self.chance.permille(150) { 0 } else { 100 };
                 self.disk.set_capacity(segments * SEGMENT_BYTES as usize);
             }
-            _ => {
-                let operations = 1 + self.chance.below(40);
+            _ if self.chance.permille(self.crash_share) => {
+                let operations = 1 + self.chance.below(20);
                 self.disk.light_fuse(operations);
             }
+            _ => {}
         }
         for shard in &self.node.shards {
             let files = shard.log.file_count();
@@ -163,6 +184,24 @@ impl World {
         self.node.flush(metric, &mut self.files, is_ok);
     }
 
+    fn forget_some(&mut self) {
+        for (metric, name) in self.names.iter().enumerate() {
+            if self.chance.permille(500) {
+                self.node.forget(metric, name);
+            }
+        }
+    }
+
+    /// Flushes of many metrics begin or end.
+    fn sweep(&mut self) {
+        let share = self.chance.below(1_000);
+        for metric in 0..self.names.len() {
+            if self.chance.permille(share) {
+                self.flush(metric);
+            }
+        }
+    }
+
     fn end_checkpoint(&mut self) {
         let is_ok = !self.chance.permille(self.sync_faults);
         if !self.node.end_checkpoint(&mut self.files, is_ok) {
@@ -172,7 +211,8 @@ impl World {
 
     /// The process ends, is started again, and everything it must have is looked for.
     fn crash(&mut self, is_power_lost: bool) {
-        self.crashes += 1;
+        self.done.crashes += 1;
+        self.done.note(&self.node);
         if is_power_lost {
             self.disk.lose_power();
             self.files.lose_power(&mut self.chance);
@@ -193,7 +233,9 @@ impl World {
             assert!(got >= want, "{key:?}: found {got}, acknowledged {want}");
             let is_real = got == 0 || history.received.contains(&got);
             assert!(is_real, "{key:?}: found {got}, received {:?}", history.received);
-            history.received.retain(|&value| value <= got);
+            // A value may have reached its file and not its log, and be seen when the log is lost.
+            let files = &self.files;
+            history.received.retain(|&value| value <= got || files.holds(*key, value));
             history.written = history.written.min(got);
         }
         let shards = 1 + self.chance.below(3);
@@ -244,11 +286,11 @@ fn is_of_a_crash(problem: &Problem) -> bool {
 }
 
 /// Runs one seed; what went wrong, if anything.
-fn outcome(seed: u64, plant: Plant) -> Result<usize, String> {
+fn outcome(seed: u64, plant: Plant) -> Result<Done, String> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, plant);
         world.run();
-        world.crashes
+        world.done
     }));
     result.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -257,7 +299,7 @@ fn outcome(seed: u64, plant: Plant) -> Result<usize, String> {
     })
 }
 
-fn check(seed: u64) -> usize {
+fn check(seed: u64) -> Done {
     outcome(seed, Plant::None).unwrap_or_else(|text| {
         panic!("{text}\nrepeat: SEED={seed} cargo test --test wal_simulation seeds")
     })
@@ -271,12 +313,26 @@ fn seeds() {
         return;
     }
     let deadline = number("SIMULATE_SECONDS").map(|s| Instant::now() + Duration::from_secs(s));
-    let (mut seed, mut crashes) = (0, 0);
+    let (mut seed, mut all) = (0, Done::default());
     while seed < SEEDS || deadline.is_some_and(|deadline| Instant::now() < deadline) {
         seed += 1;
-        crashes += check(seed);
+        let done = check(seed);
+        all.crashes += done.crashes;
+        all.counters.extend(done.counters);
     }
-    assert!(crashes as u64 > 3 * SEEDS, "only {crashes} crashes");
+    // A simulation in which little happens finds nothing.
+    let reached = [
+        ("crashes", all.crashes, 4 * SEEDS),
+        ("commits", all.sum(|c| c.commits), 60 * SEEDS),
+        ("failed commits", all.sum(|c| c.failed_commits), 5 * SEEDS),
+        ("carried points", all.sum(|c| c.carried_points), SEEDS),
+        ("retired segments", all.sum(|c| c.retired_segments), 4 * SEEDS),
+        ("failed checkpoints", all.sum(|c| c.failed_checkpoints), SEEDS / 4),
+        ("renewals", all.sum(|c| c.renewals), SEEDS / 50),
+    ];
+    for (what, count, least) in reached {
+        assert!(count >= least, "only {count} {what} in {reached:?}");
+    }
 }
 
 /// A bug on purpose must be found; returns how many seeds that took.

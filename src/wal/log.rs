@@ -26,6 +26,9 @@ const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
 /// A dictionary is begun anew when it has this many names; two billion stay within 32 bits.
 const NAMES_MAX: u32 = 1 << 31;
 
+/// Files that the names of a dictionary may be in however few they are.
+const NAMES_FILES_MIN: u64 = 4;
+
 /// What a log is told at its start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -140,6 +143,10 @@ pub struct Counters {
     pub carried_points: u64,
     /// Names written.
     pub names: u64,
+    /// Dictionaries begun after the first.
+    pub renewals: u64,
+    /// Segments given up.
+    pub retired_segments: u64,
     /// Bytes of commits, headers and padding included.
     pub bytes: u64,
     /// Commits that succeeded.
@@ -338,8 +345,8 @@ impl Log {
         Ok(())
     }
 
-    /// The metric of this mark is forgotten: its name will be of no use any more. When most names
-    /// of a dictionary are, a new one is begun.
+    /// The metric of this mark is forgotten: its name will be of no use any more. When that is so
+    /// with most names of a dictionary, a new one is begun.
     pub fn forget(&mut self, mark: Mark, name: &[u8]) {
         if mark.epoch == self.epoch {
             self.epoch_dead_bytes += name.len() as u64;
@@ -395,10 +402,15 @@ impl Log {
         }
         self.names.gather();
         self.points.gather();
-        let is_mostly_dead = self.epoch_bytes >= u64::from(self.options.segment_bytes)
-            && self.epoch_dead_bytes * 2 > self.epoch_bytes;
-        if is_mostly_dead || self.last_number >= NAMES_MAX {
+        let segment_bytes = u64::from(self.options.segment_bytes);
+        let is_mostly_dead =
+            self.epoch_bytes >= segment_bytes && self.epoch_dead_bytes * 2 > self.epoch_bytes;
+        // Each name is written twice, and files that broke hold little.
+        let fair_files = NAMES_FILES_MIN + 4 * self.epoch_bytes / segment_bytes;
+        let is_scattered = self.segments.names_files(self.epoch) > fair_files;
+        if is_mostly_dead || is_scattered || self.last_number >= NAMES_MAX {
             self.epoch += 1;
+            self.counters.renewals += 1;
             (self.last_number, self.epoch_bytes, self.epoch_dead_bytes) = (0, 0, 0);
         }
         (self.names.open.epoch, self.points.open.epoch) = (self.epoch, self.epoch);
@@ -589,6 +601,7 @@ impl Log {
 
     /// The file has lost its name, durably; or that failed and is to be tried again.
     pub fn retired(&mut self, id: SegmentId, is_ok: bool) {
+        self.counters.retired_segments += u64::from(is_ok);
         self.segments.retired(id, is_ok);
     }
 

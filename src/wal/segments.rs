@@ -172,6 +172,11 @@ impl Segments {
         self.names.pop_back();
     }
 
+    /// Files that the names of this dictionary are in.
+    pub(crate) fn names_files(&self, epoch: u32) -> u64 {
+        self.names.iter().filter(|&&(_, of)| of == epoch).count() as u64
+    }
+
     /// Files of this run and of earlier ones.
     pub(crate) fn file_count(&self) -> u32 {
         self.own_file_count() + self.inherited_files

@@ -16,8 +16,8 @@ use carbyne::wal::{
 
 use crate::simulated_disk::{Chance, Fault, SimulatedDisk};
 
-/// Length of a segment: a rotation every 31 commits at most.
-pub(crate) const SEGMENT_BYTES: u32 = 128 << 10;
+/// Length of a segment: a rotation every 15 commits at most.
+pub(crate) const SEGMENT_BYTES: u32 = 64 << 10;
 const BUFFER_BYTES: usize = 32 << 10;
 pub(crate) const SEGMENTS_MAX: u32 = 12;
 const SPARES_MAX: usize = 2;
@@ -56,6 +56,11 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// The value is in the file, at least until power is lost.
+    pub(crate) fn holds(&self, key: Key, value: u64) -> bool {
+        [&self.seen, &self.kept].iter().any(|values| values.get(&key) == Some(&value))
+    }
+
     fn write(&mut self, key: Key, value: u64) {
         self.seen.insert(key, value);
         self.dirty.insert(key);
@@ -452,7 +457,7 @@ impl Node {
                 shard.log.is_settled()
                     && entries.all(|entry| entry.waiting.is_empty() && entry.writing.is_empty())
                     && !shard.log.checkpoint_wanted()
-                    && shard.log.file_count() <= 4
+                    && shard.log.file_count() <= 8
             })
     }
 }
