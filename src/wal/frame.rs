@@ -50,7 +50,7 @@ impl FrameHeader {
         out[40..48].copy_from_slice(&self.first_record.to_le_bytes());
         out[48..52].copy_from_slice(&self.oldest_live.to_le_bytes());
         out[52..56].copy_from_slice(&self.epoch.to_le_bytes());
-        let checksum = crc32fast::hash(&out[8..]);
+        let checksum = checksum(out);
         out[4..8].copy_from_slice(&checksum.to_le_bytes());
     }
 
@@ -63,7 +63,7 @@ impl FrameHeader {
             && bytes[18] == id.kind.code()
             && u32_at(bytes, 20) == id.number
             && u32_at(bytes, 24) == block;
-        if !is_ours || u32_at(bytes, 4) != crc32fast::hash(&bytes[8..]) {
+        if !is_ours || u32_at(bytes, 4) != checksum(bytes) {
             return None;
         }
         let header = FrameHeader {
@@ -95,7 +95,7 @@ impl FrameHeader {
             u32_at(head, 20) == id.number,
             u32_at(head, 24) == block,
         ];
-        let is_whole = u32_at(head, 4) == crc32fast::hash(&head[8..]);
+        let is_whole = u32_at(head, 4) == checksum(head);
         let is_ours = matches.iter().filter(|&&is_equal| is_equal).count();
         if is_ours < 4 || (is_whole && is_ours < 5) {
             return None;
@@ -115,4 +115,12 @@ impl FrameHeader {
         let payload = bytes.get(FRAME_HEADER_BYTES..end)?;
         (crc32fast::hash(payload) == self.payload_checksum).then_some(payload)
     }
+}
+
+/// The checksum of a frame's header.
+fn checksum(head: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&head[..4]);
+    hasher.update(&head[8..FRAME_HEADER_BYTES]);
+    hasher.finalize()
 }

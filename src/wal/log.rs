@@ -296,6 +296,11 @@ impl Log {
         }
     }
 
+    /// What it was told at its start.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Adds a received point of the metric that `mark` belongs to. Returns the number of the
     /// segment to hold as long as the point waits, if no older one is held for the metric.
     pub fn append(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {

@@ -27,7 +27,8 @@
 //!         28 number u32      32 epoch u32        36 number of the segment before, 0: none
 //!         40 begun u32 (Unix seconds)            48 length of the file u64     56 zeros
 //!
-//! frame    0 "CBL" 1          4 checksum u32 (of 8..64)   8 run u64   16 shard u16   18 kind u8
+//! frame    0 "CBL" 1          4 checksum u32 (of the other bytes to 64)
+//!          8 run u64   16 shard u16   18 kind u8
 //!         20 number u32      24 block u32 (its place)    28 length of the records u32
 //!         32 checksum of the records u32                 36 count of the records u32
 //!         40 number of the first record u64 (points of this run and shard, from 1; names: 0)
@@ -122,3 +123,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("the caller has checked the length"))
 }
+
+#[cfg(test)]
+mod tests;

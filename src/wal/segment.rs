@@ -192,17 +192,14 @@ impl SegmentHeader {
         if block[0..8] != MAGIC {
             return Err(HeaderError::Damaged);
         }
-        // Another version may keep its checksum elsewhere; a flipped bit must not look like one.
+        // Another version may keep its checksum elsewhere: this is one unless all but the version is
+        // ours, which then has a flipped bit.
         let version = u16_at(block, 8);
         let is_whole = u32_at(block, 12) == checksum(block);
-        if version != VERSION {
-            return Err(if is_whole {
-                HeaderError::Version(version)
-            } else {
-                HeaderError::Damaged
-            });
+        if version != VERSION && !is_whole {
+            return Err(HeaderError::Version(version));
         }
-        if !is_whole {
+        if version != VERSION || !is_whole {
             return Err(HeaderError::Damaged);
         }
         let kind = match block[10] {
