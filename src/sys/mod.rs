@@ -11,6 +11,7 @@ pub mod doorbell;
 pub mod executor;
 pub mod files;
 pub mod local_time;
+pub mod log_files;
 pub mod mesh;
 pub mod preflight;
 pub mod ring;

@@ -46,6 +46,11 @@ pub enum FileOp<'a> {
         /// What to write.
         buffer: &'a [u8],
     },
+    /// Brings a file's data to stable storage; the result is 0.
+    Sync {
+        /// The file.
+        file: BorrowedFd<'a>,
+    },
 }
 
 /// A ring for one thread.
@@ -146,6 +151,9 @@ fn entry_of(op: &FileOp<'_>) -> squeue::Entry {
             opcode::Write::new(fd(file), buffer.as_ptr(), length(buffer.len()))
                 .offset(*offset)
                 .build()
+        }
+        FileOp::Sync { file } => {
+            opcode::Fsync::new(fd(file)).flags(types::FsyncFlags::DATASYNC).build()
         }
     }
 }

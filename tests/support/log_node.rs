@@ -457,7 +457,7 @@ impl Node {
                 shard.log.is_settled()
                     && entries.all(|entry| entry.waiting.is_empty() && entry.writing.is_empty())
                     && !shard.log.checkpoint_wanted()
-                    && shard.log.file_count() <= 8
+                    && shard.log.file_count() < SEGMENTS_MAX
             })
     }
 }

@@ -1,0 +1,245 @@
+//! The files of the write-ahead log: one directory of segments, all of one length.
+//!
+//! A segment is opened for writes that reach stable storage before they return, past the page cache
+//! (`O_DIRECT|O_DSYNC`); where the file system has no direct I/O, for buffered ones that a
+//! `fdatasync` follows. What is made, renamed or deleted is durable after
+//! [`LogDirectory::sync`].
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::sys::files::reserve;
+
+/// What a write must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The end of the process: the page cache is enough.
+    Process,
+    /// A loss of power.
+    Power,
+    /// The same, without direct I/O even where there is.
+    PowerBuffered,
+}
+
+/// How writes to an open file become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// They do not have to.
+    None,
+    /// They are when they return.
+    WithWrite,
+    /// By a sync of the file's data after them.
+    After,
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub struct LogFile {
+    file: File,
+    mode: SyncMode,
+}
+
+impl LogFile {
+    /// The file, for the ring.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// How its writes become durable.
+    pub fn mode(&self) -> SyncMode {
+        self.mode
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+/// The log directory.
+#[derive(Debug)]
+pub struct LogDirectory {
+    path: PathBuf,
+    directory: File,
+}
+
+impl LogDirectory {
+    /// Opens the directory, and makes it if it is missing.
+    pub fn open(path: &Path) -> io::Result<LogDirectory> {
+        std::fs::create_dir_all(path)?;
+        Ok(LogDirectory { path: path.to_owned(), directory: File::open(path)? })
+    }
+
+    /// The names of its files; those that are no text are none of ours.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Reads a whole file.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        std::fs::read(self.path.join(name))
+    }
+
+    /// Makes a file of this length with blocks of its own. It must not exist, and none is left
+    /// behind when there is no room for it.
+    pub fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        reserve(&file, bytes).inspect_err(|_| {
+            // The name is a spare's: a file that stays is found and deleted at the next start.
+            let _ = std::fs::remove_file(&path);
+        })
+    }
+
+    /// Opens a file for writes of whole blocks.
+    pub fn open_file(&self, name: &str, durability: Durability) -> io::Result<LogFile> {
+        let path = self.path.join(name);
+        let open = |flags| OpenOptions::new().write(true).custom_flags(flags).open(&path);
+        if durability == Durability::Power {
+            match open(libc::O_DIRECT | libc::O_DSYNC) {
+                Ok(file) => return Ok(LogFile { file, mode: SyncMode::WithWrite }),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mode = match durability {
+            Durability::Process => SyncMode::None,
+            Durability::Power | Durability::PowerBuffered => SyncMode::After,
+        };
+        Ok(LogFile { file: open(0)?, mode })
+    }
+
+    /// Gives a file another name, in place of any file that has it.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    /// Deletes a file.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    /// Deletes files that only together may be gone: first the empty file `word` is there, which
+    /// says that the others do not count, and last it goes too. After a failure, or a crash, this
+    /// may be done again with what is left.
+    pub fn remove_all(&self, word: &str, names: &[String]) -> io::Result<()> {
+        let path = self.path.join(word);
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+        self.sync()?;
+        for name in names.iter().filter(|name| *name != word) {
+            match self.remove(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        self.sync()?;
+        self.remove(word)
+    }
+
+    /// Brings all changes of names to stable storage.
+    pub fn sync(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+}
+
+/// The file system that a directory is on.
+///
+/// It is opened before anything is written to it and kept open: the kernel reports a failed
+/// write-back once to everybody who had the file system open then.
+#[derive(Debug)]
+pub struct FileSystem {
+    directory: File,
+}
+
+impl FileSystem {
+    /// The file system of this directory.
+    pub fn of(directory: &Path) -> io::Result<FileSystem> {
+        Ok(FileSystem { directory: File::open(directory)? })
+    }
+
+    /// Brings everything written to it so far to stable storage.
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open for the call.
+        let status = unsafe { libc::syncfs(self.directory.as_raw_fd()) };
+        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn directory(name: &str) -> (PathBuf, LogDirectory) {
+        let path = std::env::temp_dir().join(format!("carbyne-log-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        let log = LogDirectory::open(&path.join("deep")).unwrap();
+        (path, log)
+    }
+
+    #[test]
+    fn files_are_made_whole_renamed_and_deleted() {
+        let (path, log) = directory("names");
+        log.create("a", 1 << 20).unwrap();
+        let made = std::fs::metadata(path.join("deep/a")).unwrap();
+        assert_eq!((made.len(), made.blocks() * 512 >= 1 << 20), (1 << 20, true));
+        assert_eq!(log.create("a", 4096).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        log.create("b", 4096).unwrap();
+        log.rename("a", "b").unwrap();
+        assert_eq!(log.names().unwrap(), ["b"]);
+        assert_eq!(log.read("b").unwrap().len(), 1 << 20);
+        log.remove("b").unwrap();
+        log.sync().unwrap();
+        assert!(log.names().unwrap().is_empty());
+        assert_eq!(log.remove("b").unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn files_go_together_or_are_said_not_to_count() {
+        let (path, log) = directory("together");
+        let names = ["a", "b", "c"].map(str::to_owned);
+        log.create("a", 4096).unwrap();
+        log.create("c", 4096).unwrap();
+        std::fs::create_dir(path.join("deep/b")).unwrap();
+        assert!(log.remove_all("word", &names).is_err(), "a directory is not deleted");
+        assert_eq!(log.names().unwrap(), ["b", "c", "word"]);
+        std::fs::remove_dir(path.join("deep/b")).unwrap();
+        log.remove_all("word", &names).unwrap();
+        assert!(log.names().unwrap().is_empty());
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_finds_no_room_leaves_no_name() {
+        let (path, log) = directory("room");
+        // More than any file system holds.
+        assert!(log.create("a", 1 << 62).is_err());
+        assert!(log.names().unwrap().is_empty());
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn each_durability_has_its_mode() {
+        let (path, log) = directory("mode");
+        log.create("a", 8192).unwrap();
+        let mode = |durability| log.open_file("a", durability).unwrap().mode();
+        assert_eq!(mode(Durability::Process), SyncMode::None);
+        assert_eq!(mode(Durability::PowerBuffered), SyncMode::After);
+        assert_ne!(mode(Durability::Power), SyncMode::None);
+        assert!(log.open_file("b", Durability::Power).is_err());
+        // A file system without direct I/O.
+        let proc = LogDirectory::open(Path::new("/proc/self")).unwrap();
+        assert_eq!(proc.open_file("comm", Durability::Power).unwrap().mode(), SyncMode::After);
+        FileSystem::of(&path).unwrap().sync().unwrap();
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}
