@@ -130,7 +130,7 @@ impl World {
             40..55 => self.node.commit(shard),
             55..70 => self.write(shard),
             70..80 => self.sweep(),
-            80..84 => self.node.begin_checkpoint(),
+            80..84 => self.node.begin_checkpoint(&mut self.files),
             84..88 => self.end_checkpoint(),
             88..92 => self.node.retire(shard, &mut self.disk),
             92..94 => {
@@ -267,7 +267,7 @@ impl World {
             for metric in 0..self.names.len() {
                 self.flush(metric);
             }
-            self.node.begin_checkpoint();
+            self.node.begin_checkpoint(&mut self.files);
             assert!(self.node.end_checkpoint(&mut self.files, true), "a checkpoint without faults");
         }
         let logs: Vec<_> = self.node.shards.iter().map(|shard| &shard.log).collect();

@@ -530,7 +530,7 @@ impl Log {
     }
 
     /// A chain of waiting points has its oldest in this segment ([`INHERITANCE`] for replayed
-    /// ones).
+    /// ones). What is moved to another chain is held there before it is released here.
     ///
     /// [`INHERITANCE`]: crate::wal::INHERITANCE
     pub fn hold(&mut self, segment: u32) {

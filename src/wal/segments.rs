@@ -111,6 +111,8 @@ impl Segments {
     }
 
     pub(crate) fn hold(&mut self, segment: u32) {
+        let safe = self.safe.map_or(0, |safe| safe + 1);
+        assert!(segment >= safe, "segment {segment} was released, those below {safe} may be gone");
         *self.holds_of(segment) += 1;
     }
 

@@ -186,6 +186,62 @@ fn each_missing_or_foreign_file_is_named() {
 }
 
 #[test]
+fn problems_name_their_file() {
+    let check = |damage, want: &str| {
+        let segment = SegmentId { run: 7, shard: 1, kind: Kind::Points, number: 12 };
+        let text = Problem { segment, damage }.to_string();
+        assert_eq!(text, format!("000007-001-00000012.points: {want}"));
+    };
+    check(Damage::Empty, "empty");
+    check(Damage::Short { bytes: 70 }, "cut to 70 bytes");
+    check(Damage::Missing, "missing");
+    check(Damage::Header, "header damaged");
+    check(Damage::Version(2), "unknown version 2");
+    check(Damage::Range { from: 4096, to: 8192 }, "bytes 4096 to 8192 damaged");
+    check(Damage::Torn { from: 4096, bytes: 8192 }, "torn at 4096, 8192 bytes cut off");
+    check(Damage::Malformed { from: 4096 }, "frame at 4096 malformed");
+    check(Damage::Ambiguous { number: 3 }, "two names for number 3");
+    let other = SegmentId { run: 8, shard: 0, kind: Kind::Names, number: 1 };
+    check(Damage::Foreign(other), "is 000008-000-00000001.names by its header");
+}
+
+#[test]
+#[should_panic(expected = "may be gone")]
+fn what_was_released_and_covered_is_not_held_again() {
+    let (mut log, mut files, mut mark) = (log(1), Files::new(), Mark::default());
+    for _ in 0..40 {
+        log.append(&mut mark, b"a", Point { timestamp_s: 1, value: 1.0 }).unwrap();
+        commit(&mut log, &mut files);
+    }
+    log.checkpoint_begun();
+    log.checkpoint_done(true);
+    log.hold(1);
+}
+
+#[test]
+fn a_torn_end_is_cut_and_counted() {
+    let (mut files, written) = sample(1, 4);
+    let points = points_file(&files, 1);
+    // The records of the last frame did not reach the disk.
+    files.get_mut(&points).unwrap()[4 * BLOCK_BYTES + 68..5 * BLOCK_BYTES].fill(0);
+    let (found, reports) = read(&files);
+    assert_eq!(found, written[..3].concat());
+    assert_eq!(problems(&reports), [Damage::Torn { from: 16_384, bytes: 4_096 }]);
+    assert_eq!(reports[0].cut_bytes, 4_096);
+}
+
+#[test]
+fn a_middle_that_is_damaged_costs_itself() {
+    let (mut files, written) = sample(1, 6);
+    let points = points_file(&files, 1);
+    files.get_mut(&points).unwrap()[2 * BLOCK_BYTES..4 * BLOCK_BYTES].fill(0xee);
+    let (found, reports) = read(&files);
+    assert_eq!(found, [&written[..1], &written[3..]].concat().concat());
+    assert_eq!(problems(&reports), [Damage::Range { from: 8_192, to: 16_384 }]);
+    assert_eq!(reports[0].lost_points, 6);
+}
+
+#[test]
 fn a_damaged_name_is_healed_by_its_copy_and_a_lost_one_counted() {
     let (files, _) = sample(1, 2);
     let names = *files.keys().find(|id| id.kind == Kind::Names).unwrap();

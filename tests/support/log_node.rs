@@ -53,6 +53,8 @@ pub(crate) struct Files {
     pub(crate) seen: BTreeMap<Key, u64>,
     kept: BTreeMap<Key, u64>,
     dirty: BTreeSet<Key>,
+    /// What the sync under way has found to do: nothing written after its start.
+    syncing: BTreeMap<Key, u64>,
 }
 
 impl Files {
@@ -70,11 +72,20 @@ impl Files {
         self.kept.insert(key, self.seen[&key]);
     }
 
+    fn begin_sync(&mut self) {
+        self.syncing = self.dirty.iter().map(|key| (*key, self.seen[key])).collect();
+    }
+
     /// A failed sync drops what was to be kept; what is seen does not change.
-    fn sync(&mut self, is_ok: bool) {
-        for key in std::mem::take(&mut self.dirty) {
-            if is_ok {
-                self.write_back(key);
+    fn end_sync(&mut self, is_ok: bool) {
+        for (key, value) in std::mem::take(&mut self.syncing) {
+            // What is not dirty any more was written meanwhile, maybe in a later state.
+            let is_dirty = self.dirty.contains(&key);
+            if is_dirty && is_ok {
+                self.kept.insert(key, value);
+            }
+            if self.seen[&key] == value {
+                self.dirty.remove(&key);
             }
         }
     }
@@ -93,6 +104,7 @@ impl Files {
     pub(crate) fn lose_power(&mut self, chance: &mut Chance) {
         self.age(chance);
         self.dirty.clear();
+        self.syncing.clear();
         self.seen = self.kept.clone();
     }
 }
@@ -376,12 +388,13 @@ impl Node {
     }
 
     /// Begins a checkpoint if a shard wants one.
-    pub(crate) fn begin_checkpoint(&mut self) {
+    pub(crate) fn begin_checkpoint(&mut self, files: &mut Files) {
         if self.is_checkpoint_begun || !self.shards.iter().any(|s| s.log.checkpoint_wanted()) {
             return;
         }
         self.is_checkpoint_begun = true;
         self.shards.iter_mut().for_each(|shard| shard.log.checkpoint_begun());
+        files.begin_sync();
     }
 
     /// The checkpoint ends. False: the process must end now.
@@ -391,7 +404,7 @@ impl Node {
         }
         self.is_checkpoint_begun = false;
         if self.plant != Plant::SkipCheckpoint {
-            files.sync(is_ok);
+            files.end_sync(is_ok);
         }
         let is_ok = is_ok || self.plant == Plant::HideFailedCheckpoint;
         self.shards.iter_mut().for_each(|shard| shard.log.checkpoint_done(is_ok));
