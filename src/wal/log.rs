@@ -375,9 +375,9 @@ impl Log {
         !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points)
     }
 
-    /// The next commit, unless one is under way, there is nothing to commit or to tell, a failure was
-    /// too short ago, or there is no room for another segment. To be called once an interval, and
-    /// after each commit for as long as there is something.
+    /// The next commit, unless one is under way, there is nothing to commit or to tell, a failure
+    /// was too short ago, or there is no room for another segment. To be called once an interval,
+    /// and after each commit for as long as there is something.
     pub fn take_commit(&mut self, now: Instant, now_s: u32) -> Option<Commit> {
         if self.is_in_flight || self.not_before.is_some_and(|time| now < time) {
             return None;

@@ -192,8 +192,8 @@ impl SegmentHeader {
         if block[0..8] != MAGIC {
             return Err(HeaderError::Damaged);
         }
-        // Another version may keep its checksum elsewhere: this is one unless all but the version is
-        // ours, which then has a flipped bit.
+        // Another version may keep its checksum elsewhere: this is one unless all but the version
+        // is ours, which then has a flipped bit.
         let version = u16_at(block, 8);
         let is_whole = u32_at(block, 12) == checksum(block);
         if version != VERSION && !is_whole {
