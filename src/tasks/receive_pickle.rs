@@ -4,7 +4,7 @@
 //! message whose end has not come is kept with its connection; its memory is part of the budget.
 
 use crate::limits::READ_BYTES;
-use crate::shard::Shard;
+use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
@@ -213,17 +213,20 @@ fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
         return;
     }
     match decoder.points(body) {
-        Ok(mut points) => while take_point(shard, &mut points) {},
+        Ok(mut points) => {
+            let mut intake = shard.intake(Receiver::Pickle);
+            while take_point(&mut intake, &mut points) {}
+        }
         Err(_) => shard.refuse(Receiver::Pickle, DropReason::PickleMessage),
     }
 }
 
 /// Takes one point; false at the end.
-fn take_point(shard: &mut Shard, points: &mut Points<'_>) -> bool {
+fn take_point<'a>(intake: &mut Intake<'_, 'a>, points: &mut Points<'a>) -> bool {
     match points.next() {
         None => return false,
-        Some(Ok(item)) => shard.ingest(Receiver::Pickle, item.name, item.timestamp, item.value),
-        Some(Err(error)) => shard.refuse(Receiver::Pickle, reason_of(error)),
+        Some(Ok(received)) => intake.take(received),
+        Some(Err(error)) => intake.refuse(reason_of(error)),
     }
     true
 }
@@ -253,8 +256,10 @@ async fn take_slices(core: &Core, carry: &Carry) {
             core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
         }
         Ok(mut points) => loop {
-            let more =
-                core.with_shard(|shard| (0..SLICE_POINTS).all(|_| take_point(shard, &mut points)));
+            let more = core.with_shard(|shard| {
+                let mut intake = shard.intake(Receiver::Pickle);
+                (0..SLICE_POINTS).all(|_| take_point(&mut intake, &mut points))
+            });
             if core.shard.borrow_mut().outbox().has_unsent() {
                 core.outgoing.notify();
             }
