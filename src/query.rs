@@ -92,7 +92,7 @@ fn printable(text: &str) -> String {
 
 /// Why a question has no answer.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Connect(io::Error),
     Exchange(io::Error),
     Timeout(Duration),
@@ -135,7 +135,7 @@ impl Failure {
 }
 
 /// A connection to a cache, and the buffers of one question and its answer.
-struct Link {
+pub(crate) struct Link {
     stream: TcpStream,
     timeout: Duration,
     decoder: PickleDecoder,
@@ -146,7 +146,7 @@ struct Link {
 impl Link {
     /// Connects to the first address of the host that answers. Looking up the host's name is in
     /// the system's hands and its time limit.
-    fn open(carbonlink: &str, timeout: Duration) -> Result<Link, Failure> {
+    pub(crate) fn open(carbonlink: &str, timeout: Duration) -> Result<Link, Failure> {
         let mut failed = io::Error::other("the host has no address");
         let addresses = carbonlink.to_socket_addrs().map_err(Failure::Connect)?;
         let deadline = Instant::now() + timeout;
@@ -167,7 +167,7 @@ impl Link {
     }
 
     /// Asks for one metric and waits for the answer.
-    fn ask(&mut self, name: &str) -> Result<Reply<'_>, Failure> {
+    pub(crate) fn ask(&mut self, name: &str) -> Result<Reply<'_>, Failure> {
         let timeout = self.timeout;
         let failure = |error: io::Error| match error.kind() {
             // A socket's timeout is EAGAIN, which is WouldBlock.

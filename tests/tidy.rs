@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
     ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
-    ("cli", &["limits", "config", "query", "toolbox"]),
+    ("loadgen", &["limits", "metric", "wire", "whisper", "query", "sys"]),
+    ("cli", &["limits", "config", "query", "toolbox", "loadgen"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (
