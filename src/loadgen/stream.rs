@@ -305,7 +305,7 @@ mod tests {
             let mut lines = line::Lines::new(bytes);
             let points = lines
                 .by_ref()
-                .map(|text| line::parse(text).expect("a line"))
+                .map(|line| line.expect("a line"))
                 .map(|line| sent(line.name, line.timestamp, line.value))
                 .collect();
             assert_eq!(lines.consumed_bytes(), bytes.len(), "bytes behind the last line");

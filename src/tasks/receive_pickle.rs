@@ -9,6 +9,7 @@ use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
+use crate::tasks::exchange;
 use crate::tasks::receive_tcp::Patience;
 use crate::wire::pickle::{HEADER_BYTES, ItemError, PickleDecoder, Points, frame_bytes};
 
@@ -72,9 +73,7 @@ async fn take(
         }
         rest = take_messages(core, carry, &behind, bytes_max)?;
     }
-    if core.shard.borrow_mut().outbox().has_unsent() {
-        core.outgoing.notify();
-    }
+    exchange::send_soon(core);
     Ok(())
 }
 
@@ -260,9 +259,7 @@ async fn take_slices(core: &Core, carry: &Carry) {
                 let mut intake = shard.intake(Receiver::Pickle);
                 (0..SLICE_POINTS).all(|_| take_point(&mut intake, &mut points))
             });
-            if core.shard.borrow_mut().outbox().has_unsent() {
-                core.outgoing.notify();
-            }
+            exchange::send_soon(core);
             if !more {
                 break;
             }

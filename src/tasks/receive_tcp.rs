@@ -12,6 +12,7 @@ use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
+use crate::tasks::exchange;
 use crate::wire::line::{LineError, Lines, parse};
 
 /// The time a connection may still take for what it is waiting for.
@@ -68,9 +69,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                     break;
                 }
                 patience.unfinished(!carry.is_empty(), carry.len() <= count);
-                if core.shard.borrow_mut().outbox().has_unsent() {
-                    core.outgoing.notify();
-                }
+                exchange::send_soon(core);
                 if count == READ_BYTES {
                     // This connection has more to say; the others' turn comes first.
                     yield_now().await;

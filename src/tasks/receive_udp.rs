@@ -13,6 +13,7 @@ use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
+use crate::tasks::exchange;
 use crate::tasks::receive_tcp::refuse_line;
 use crate::wire::line::{LineError, Lines, parse_unterminated};
 
@@ -40,9 +41,7 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
             };
             take(&core, count);
             take_more(&core, &socket.borrow(), BURST);
-            if core.shard.borrow_mut().outbox().has_unsent() {
-                core.outgoing.notify();
-            }
+            exchange::send_soon(&core);
             yield_if_needed().await;
         }
     })
