@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::metric::point::Received;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
+use crate::sys::executor::{Task, sleep, spawn_bulk, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
 use crate::tasks::exchange;
@@ -31,7 +31,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     let core = Rc::clone(core);
     core.datagrams.set(Some(socket.borrow().descriptor()));
-    spawn(async move {
+    spawn_bulk(async move {
         loop {
             let first = wait(&core, &socket).await;
             let Ok(count) = first else {
