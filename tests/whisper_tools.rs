@@ -284,8 +284,8 @@ fn files_that_cannot_be_used_are_named() {
     let check = |line: &str, err: &str| folder.check(line, 1, "", &format!("carbyne: {err}\n"));
     check("info empty.wsp", "empty.wsp: empty file");
     check("dump text.wsp", "text.wsp: unknown aggregation code 1852797984");
-    check("fetch folder.wsp", "folder.wsp: not a regular file");
-    check("update gone.wsp 1:1", "gone.wsp: No such file or directory (os error 2)");
+    check("fetch folder.wsp", "folder.wsp: open: not a regular file");
+    check("update gone.wsp 1:1", "gone.wsp: open: No such file or directory (os error 2)");
     check("set-xff text.wsp 0", "text.wsp: unknown aggregation code 1852797984");
     check("dump huge.wsp", "huge.wsp: 4294967297 bytes, more than the 4294967296 allowed");
 }
@@ -326,13 +326,14 @@ fn every_command_has_help() {
     };
     let help = text("--help");
     let names = ["info", "fetch", "dump", "create", "update", "merge", "fill", "diff"];
-    for name in names.into_iter().chain(["set-xff", "set-aggregation", "path"]) {
+    for name in names.into_iter().chain(["set-xff", "set-aggregation", "path", "verify", "resize"])
+    {
         assert!(help.contains(&format!("\n  {name} ")), "{name}");
         let usage = format!("Usage: carbyne whisper {name} ");
         assert!(text(&format!("{name} --help")).starts_with(&usage), "{name}");
         assert!(text(&format!("{name} -h")).contains("--json"), "{name}");
     }
-    for name in ["update", "merge", "fill", "set-xff", "set-aggregation"] {
+    for name in ["update", "merge", "fill", "set-xff", "set-aggregation", "verify", "resize"] {
         assert!(text(&format!("{name} --help")).contains("flock"), "{name}");
     }
 }
@@ -347,11 +348,11 @@ fn changes_wait_for_the_lock() {
         let file = File::open(folder.0.join("a.wsp")).unwrap();
         file.lock().unwrap();
         let mut child = folder.command(line).stdout(Stdio::null()).spawn().unwrap();
-        // A process that waits for a flock sleeps in the kernel's call for it.
+        // A process that waits for a flock sleeps between two attempts.
         let call = format!("/proc/{}/syscall", child.id());
-        let flock = format!("{} ", libc::SYS_flock);
+        let sleep = format!("{} ", libc::SYS_clock_nanosleep);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !fs::read_to_string(&call).is_ok_and(|text| text.starts_with(&flock)) {
+        while !fs::read_to_string(&call).is_ok_and(|text| text.starts_with(&sleep)) {
             assert!(child.try_wait().unwrap().is_none(), "{line} did not wait");
             assert!(Instant::now() < deadline, "{line} does not come to the lock");
             thread::yield_now();

@@ -219,7 +219,7 @@ fn resize_brings_a_tree_to_the_rules_once() {
     assert_eq!((status, fs::metadata(&one).unwrap().ino()), (1, new.ino()));
     let summary = lines.last().unwrap();
     assert!(summary.contains("\"resized\":0,\"fit\":2,"), "{summary}");
-    assert!(summary.contains("\"unfinished\":0,\"old_bytes\":0"), "{summary}");
+    assert!(summary.contains("\"unfinished\":0,\"oldBytes\":0"), "{summary}");
 }
 
 #[test]
@@ -264,27 +264,39 @@ fn one_file_is_resized_with_a_copy() {
     let old = fs::read(place.0.join("data/a/one.wsp")).unwrap();
     let one = ["resize", "data/a/one.wsp", "1m:1d", "10s:10m", "--now", "1700000000"];
     let (status, lines, errors) = run(&place.0, &one);
-    let want = "data/a/one.wsp: 4348 to 18040 bytes; old file kept as data/a/one.wsp.bak";
-    assert_eq!((status, lines, errors.as_str()), (0, vec![want.to_owned()], ""));
+    let want = [
+        "Created: data/a/one.wsp.carbyne-resize (18040 bytes)",
+        "Creating new whisper database: data/a/one.wsp.carbyne-resize",
+        "Migrating data without aggregation...",
+        "Renaming new database to: data/a/one.wsp",
+        "Renaming old database to: data/a/one.wsp.bak",
+        "Retrieving all data from the archives",
+    ];
+    assert_eq!((status, lines, errors.as_str()), (0, want.map(str::to_owned).to_vec(), ""));
     assert_eq!(fs::read(place.0.join("data/a/one.wsp.bak")).unwrap(), old);
     let check = |args: &[&str], status: i32, problem: &str| {
         let (got, _, errors) = run(&place.0, args);
         assert_eq!(got, status, "{args:?}: {errors}");
         assert!(errors.contains(problem), "{args:?}: {errors}");
     };
-    check(&["resize"], 64, "needs a file or a tree");
+    check(&["resize"], 64, "whisper resize: needs a file");
     check(&["resize", "data"], 64, "a tree needs --schemas");
     check(&["resize", "data/a/one.wsp"], 64, "needs retentions");
-    check(&["resize", "data/a/one.wsp", "1m"], 64, "`1m`: must be two parts");
+    check(&["resize", "data/a/one.wsp", "1m"], 64, "retention `1m`: ");
+    check(&["resize", "data/a/one.wsp", "1s:4000000000"], 64, "too large");
+    check(&["resize", "data", "1m:1d", "--nobackup"], 64, "--nobackup has no meaning with a tree");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--aggregation", "x"], 64, "without --schemas");
+    check(&["resize", "data", "--schemas", "schemas", "--xFilesFactor", "1"], 64, "with --schemas");
+    check(&["resize", "data/a/one.wsp", "--schemas", "schemas"], 64, "needs --root");
     check(&["resize", "data/a/one.wsp", "1m:1d", "90s:2d"], 64, "no file can have these archives");
-    check(&["resize", "data/a/one.wsp", "1m:1d", "--xFilesFactor", "2"], 64, "0 to 1");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--xFilesFactor", "2"], 64, "from 0 to 1");
     check(&["resize", "data/a/one.wsp", "1m:1d", "--newfile", "schemas"], 1, "exists");
     check(&["resize", "data/a/short.wsp", "1m:1d"], 1, "archives up to byte");
     check(&["resize", "nowhere.wsp", "1m:1d"], 1, "nowhere.wsp: No such file");
     check(&["resize", "data", "1m:1d", "--schemas", "schemas"], 64, "exclude each other");
     check(&["resize", "data", "--schemas", "data/notes.txt"], 1, "data/notes.txt");
     check(&["resize", "data", "--schemas", "schemas", "--root", "a"], 64, "does not begin with");
-    check(&["verify"], 64, "takes one path");
+    check(&["verify"], 64, "takes 1 file, not 0");
     check(&["verify", "data", "--jobs", "0"], 64, "--jobs takes 1 to");
     check(&["verify", "data", "--nonsense"], 64, "--nonsense");
     check(&["frobnicate"], 64, "unknown command");

@@ -26,7 +26,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     if texts.len() > 1 {
         return Err(Failure::Usage("takes a file and a field".to_owned()));
     }
-    let (header, bytes) = file::read_header(&path)?;
+    let (header, bytes) = file::read_header(&path).map_err(Failure::at(&path))?;
     if let Some(field) = texts.first() {
         let text = field_text(&header, bytes, field).ok_or_else(|| {
             Failure::at(&path)(format!(

@@ -17,10 +17,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
+use super::Failure;
+use super::args::Args;
 use super::progress::{Counters, Progress, TICK};
 
 /// Most threads a command may be told to use.
-pub(super) const JOBS_MAX: usize = 1_024;
+const JOBS_MAX: usize = 1_024;
 
 /// Paths handed out at once: enough that queues cost nothing beside opening a file.
 const BATCH: usize = 64;
@@ -34,9 +36,10 @@ const FINDINGS: usize = 1_024;
 /// Extension of a Whisper file.
 const SUFFIX: &[u8] = b".wsp";
 
-/// One thread for each processor there is for us.
-pub(super) fn jobs_default() -> usize {
-    thread::available_parallelism().map_or(1, |count| count.get().min(JOBS_MAX))
+/// As many threads as `--jobs` says, or one for each processor there is for us.
+pub(super) fn jobs(args: &Args) -> Result<usize, Failure> {
+    let processors = || thread::available_parallelism().map_or(1, |count| count.get());
+    Ok(args.count("jobs", JOBS_MAX)?.unwrap_or_else(|| processors().min(JOBS_MAX)))
 }
 
 /// What to walk, and how.
