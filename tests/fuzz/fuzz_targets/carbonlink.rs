@@ -9,9 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let mut decoder = PickleDecoder::new();
     match Request::parse(&mut decoder, data) {
-        Ok(Request::CacheQueryBulk { metrics }) => {
-            for _ in metrics {}
-        }
+        Ok(Request::CacheQueryBulk { metrics }) => for _ in metrics {},
         Ok(Request::CacheQuery { metric }) if metric.len() <= 4_000 => {
             let mut question = Vec::new();
             cache_query(&mut question, metric);

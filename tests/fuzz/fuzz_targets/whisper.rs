@@ -54,7 +54,8 @@ fn read(whole: &WholeFile, points: &[Point], now_s: u32) {
         assert!(count <= archive.slot_count);
     }
     let now = i64::from(now_s);
-    let times = points.iter().map(|point| i64::from(point.timestamp_s)).chain([0, now, now - 3_600]);
+    let times =
+        points.iter().map(|point| i64::from(point.timestamp_s)).chain([0, now, now - 3_600]);
     for from_s in times {
         let steps = header.archives().iter().map(|archive| Some(archive.step_s));
         for step_s in steps.chain([None]) {
