@@ -81,6 +81,8 @@ fn create_and_info() {
     let archives = "[{'offset': 28, 'secondsPerPoint': 300, 'points': 12, 'retention': 3600, \
                     'size': 144}]\n";
     folder.ok("info a.wsp archives", archives);
+    folder.ok("info --json a.wsp aggregationMethod", "\"absmax\"\n");
+    folder.ok("info --json a.wsp maxRetention", "3600\n");
     let json = "{\n  \"aggregationMethod\": \"absmax\",\n  \"maxRetention\": 3600,\n  \
                 \"xFilesFactor\": 0.30000001192092896,\n  \"archives\": [\n    {\n      \
                 \"offset\": 28,\n      \"secondsPerPoint\": 300,\n      \"points\": 12,\n      \
@@ -397,7 +399,7 @@ fn only_what_changed_is_written() {
     let mut file = whole(&SHAPE, &[(19, 1.0)]);
     assert_eq!(file.written().count(), 0);
     file.update_many(&at_ages(&[(9, 2.0), (8, 3.0), (5, 4.0)]), NOW_S);
-    file.update_one(at_ages(&[(8, 5.0)])[0], NOW_S).unwrap();
+    file.update_many(&at_ages(&[(8, 5.0)]), NOW_S);
     let before = file.bytes().to_vec();
     let written: Vec<(u64, Vec<u8>)> = file.written().map(|(at, b)| (at, b.to_vec())).collect();
     let pieces: Vec<(u64, usize)> = written.iter().map(|(at, b)| (at - 40, b.len())).collect();

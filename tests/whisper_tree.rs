@@ -295,9 +295,9 @@ fn a_tree_gets_the_archives_that_are_given() {
     let args = ["resize", "data/other", "10s:10m", "1m:1d", "--now", "1700000000"];
     let before = place.files();
     let (status, lines, _) = run(&place.0, &[&args[..], &["--dry-run", "--json"]].concat());
-    let summary = "{\"resized\":1,\"fit\":0,\"noName\":0,\"noRule\":0,\"compressed\":0,\"damaged\":0,\
-                   \"failed\":0,\"unfinished\":0,\"oldBytes\":4348,\"newBytes\":18040,\
-                   \"dryRun\":true}";
+    let summary = "{\"resized\":1,\"fit\":0,\"noName\":0,\"noRule\":0,\"compressed\":0,\
+                   \"damaged\":0,\"failed\":0,\"unfinished\":0,\"oldBytes\":4348,\
+                   \"newBytes\":18040,\"dryRun\":true}";
     let file = "{\"path\":\"data/other/three.wsp\",\"state\":\"wouldResize\",\"oldBytes\":4348,\
                 \"newBytes\":18040}";
     assert_eq!((status, lines), (0, vec![file.to_owned(), summary.to_owned()]));

@@ -8,11 +8,13 @@
 #[path = "support/whisper_file.rs"]
 mod whisper_file;
 
+use std::collections::BTreeSet;
+
 use carbyne::metric::point::Point;
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::{
-    Bases, Fetch, FetchError, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Update,
-    overlay,
+    Bases, Fetch, FetchError, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Resample,
+    Update, migrate, overlay, resize,
 };
 use serde_json::Value;
 use whisper_file::{Fetched, File, to_u64, to_usize};
@@ -380,9 +382,11 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
             bytes[aligned..aligned + 4].copy_from_slice(&word);
         }
     }
-    match random.below(12) {
-        0 => bytes.truncate(to_usize(random.below(to_u64(bytes.len())))),
-        1 => bytes.resize(bytes.len() + to_usize(random.below(1_000)), 0xa5),
+    match random.below(24) {
+        0 | 1 => bytes.truncate(to_usize(random.below(to_u64(bytes.len())))),
+        2 | 3 => bytes.resize(bytes.len() + to_usize(random.below(1_000)), 0xa5),
+        4 if random.below(8) == 0 => bytes.clear(),
+        5 if random.below(8) == 0 => bytes[..18].copy_from_slice(b"whisper_compressed"),
         _ => {}
     }
 }
@@ -400,7 +404,7 @@ fn some_points(random: &mut Random, now_s: u32) -> Vec<Point> {
 
 #[test]
 fn damaged_files_stay_within_bounds() {
-    let (mut opened, mut refused) = (0_u32, 0_u32);
+    let (mut opened, mut refused, mut reasons) = (0_u32, 0_u32, BTreeSet::new());
     let mut job = Update::new();
     for seed in 0..20_000 {
         let mut random = Random(seed);
@@ -411,9 +415,13 @@ fn damaged_files_stay_within_bounds() {
         let mut bytes = file.bytes;
         damage(&mut bytes, &mut random);
         let file_bytes = bytes.len();
-        let Ok(mut file) = File::open(bytes) else {
-            refused += 1;
-            continue;
+        let mut file = match File::open(bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                refused += 1;
+                reasons.insert(format!("{error:?}").split(['(', ' ']).next().unwrap().to_owned());
+                continue;
+            }
         };
         opened += 1;
         for _ in 0..3 {
@@ -428,8 +436,34 @@ fn damaged_files_stay_within_bounds() {
             let _ = file.fetch(from_s, i64::from(now_s), now_s, step_s);
         }
         assert_eq!(file.bytes.len(), file_bytes, "seed {seed}");
+        if seed % 16 == 0 {
+            let new = File::create(SHAPES[to_usize(random.below(4))], 0.5, Aggregation::Sum);
+            let migrated = migrate(&file.bytes, &file.header, &new.header, now_s);
+            assert_eq!(migrated.len(), new.bytes.len(), "seed {seed}");
+            for how in [Resample::Keep, Resample::Aggregate(0.5)] {
+                let resized = resize(&file.bytes, &file.header, &new.header, how, now_s);
+                assert_eq!(resized.len(), new.bytes.len(), "seed {seed}");
+            }
+        }
     }
     assert!(opened > 5_000 && refused > 5_000, "{opened} opened, {refused} refused");
+    // Every reason but that of files beyond 4 GiB, for which `Header` has a test.
+    let want = [
+        "BadAggregation",
+        "BadXFilesFactor",
+        "Compressed",
+        "Empty",
+        "FileTooShort",
+        "NoArchives",
+        "Overlapping",
+        "RetentionTooLong",
+        "StepsNotAscending",
+        "TooManyArchives",
+        "TooShort",
+        "ZeroPoints",
+        "ZeroStep",
+    ];
+    assert_eq!(reasons.into_iter().collect::<Vec<String>>(), want);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Files as tools meet them: read whole and bounded, or held under a lock while they change.
+//! Files as tools meet them: read whole and bounded, or as far as needed, or held under a lock
+//! while they change.
 //!
 //! The lock is flock's exclusive one, the same that a node with `flock = true`, go-carbon and
 //! Python whisper with `LOCK` take. That the file still has its name is looked up under the lock:
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::limits::TOOL_FILE_BYTES_MAX;
 use crate::sys::files::try_lock;
-use crate::whisper::{HEADER_BYTES_MAX, Header, HeaderError, WholeFile};
+use crate::whisper::{
+    Fetch, HEADER_BYTES_MAX, Header, HeaderError, Outcome, Step, Update, WholeFile,
+};
 
 /// Longest wait for a lock. A node holds one for the milliseconds of one batch.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -80,6 +83,43 @@ pub(super) fn read(path: &Path) -> Result<WholeFile, Refusal> {
     whole(&open(path, Access::Read)?)
 }
 
+/// A file of which only what is needed is read, as by Python's tools without a lock.
+#[derive(Debug)]
+pub(super) struct Opened {
+    file: File,
+    header: Header,
+}
+
+impl Opened {
+    /// Opens a file and reads its header.
+    pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
+        let file = open(path, Access::Read)?;
+        let (header, _) = header_of(&file)?;
+        Ok(Opened { file, header })
+    }
+
+    /// What the file says about itself.
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The values of a range, which was planned with this file's header.
+    pub(super) fn values(&self, fetch: &Fetch) -> Result<Vec<Option<f64>>, Refusal> {
+        let read = |bytes: &mut [u8], offset| self.file.read_exact_at(bytes, offset);
+        let mut base = [0; 4];
+        read(&mut base, fetch.base_read().offset).map_err(refuse("read"))?;
+        let reads = fetch.reads(u32::from_be_bytes(base));
+        let mut bytes = vec![0; reads.total_bytes()];
+        for transfer in reads.transfers() {
+            let place = &mut bytes[transfer.start..transfer.start + transfer.len];
+            read(place, transfer.offset).map_err(refuse("read"))?;
+        }
+        let mut values = Vec::new();
+        fetch.decode(&bytes, &mut values);
+        Ok(values)
+    }
+}
+
 /// A file that nobody else changes who asks first, and that has its name.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -130,6 +170,28 @@ impl Held {
     /// Reads the header.
     pub(super) fn read_header(&self) -> Result<Header, Refusal> {
         Ok(header_of(&self.file)?.0)
+    }
+
+    /// Does what a job that was begun with this file's header asks for.
+    pub(super) fn run(&self, job: &mut Update) -> Result<Outcome, Refusal> {
+        loop {
+            match job.step() {
+                Step::Read => {
+                    let (transfers, arena) = job.reads();
+                    for t in transfers {
+                        let place = &mut arena[t.start..t.start + t.len];
+                        self.file.read_exact_at(place, t.offset).map_err(refuse("read"))?;
+                    }
+                }
+                Step::Write => {
+                    let (transfers, arena) = job.writes();
+                    for t in transfers {
+                        self.write_at(&arena[t.start..t.start + t.len], t.offset)?;
+                    }
+                }
+                Step::Done => return Ok(job.outcome()),
+            }
+        }
     }
 
     /// Writes bytes at an offset.

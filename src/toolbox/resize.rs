@@ -174,12 +174,13 @@ fn resize_file(
     let (old_bytes, new_bytes) = (old.bytes().len(), header.file_bytes());
     if is_json {
         let state = if dry_run { "wouldResize" } else { "resized" };
-        let fields = vec![
+        let mut fields = vec![
             ("path", Json::path(path)),
             ("state", Json::Text(state.to_owned())),
             ("oldBytes", Json::count(old_bytes)),
             ("newBytes", Json::Integer(new_bytes)),
         ];
+        fields.extend(args.path_of("newfile").map(|newfile| ("newFile", Json::path(&newfile))));
         session.out.write_all(Json::Object(fields).to_line().as_bytes())?;
     } else if dry_run {
         let shown = path.display();

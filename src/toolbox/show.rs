@@ -12,6 +12,7 @@ use crate::sys::local_time;
 use crate::whisper::{Fetch, WholeFile, overlay};
 
 use super::args::{Args, flag, value};
+use super::file::Opened;
 use super::info::archive_fields;
 use super::{Failure, Session, Subcommand, file, json, python};
 
@@ -112,13 +113,13 @@ fn fetch(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let until_s = args.time_s("until")?.unwrap_or(i64::from(now_s));
     // The cache first: a point only moves from there into the file.
     let cached = cached_points(args, &path)?;
-    let whole = file::read(&path).map_err(Failure::at(&path))?;
-    let planned = Fetch::plan(whole.header(), from_s, until_s, now_s, None);
+    let file = Opened::open(&path).map_err(Failure::at(&path))?;
+    let planned = Fetch::plan(file.header(), from_s, until_s, now_s, None);
     let planned = planned.map_err(Failure::at(&path))?;
     let fetch = planned.ok_or_else(|| Failure::at(&path)("no data in the range of time"))?;
     let intervals = (fetch.from_s()..).step_by(usize::try_from(fetch.step_s()).expect("32 bits"));
-    let mut values = whole.values(&fetch);
-    overlay(&mut values, &fetch, whole.header(), &cached);
+    let mut values = file.values(&fetch).map_err(Failure::at(&path))?;
+    overlay(&mut values, &fetch, file.header(), &cached);
     let kept = values.into_iter().zip(intervals);
     let kept = kept.filter(|(value, _)| is_kept(*value));
     if args.has("json") {

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use crate::limits::TOOL_POINTS_MAX;
 use crate::metric::point::Point;
+use crate::whisper::{Bases, Update};
 
 use super::args::{Args, flag, value};
 use super::file::{Access, Held};
@@ -43,13 +44,16 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         texts.iter().map(|text| read_point(text, now_s)).collect::<Result<_, _>>()?
     };
     let held = Held::open(&path, Access::Change).map_err(Failure::at(&path))?;
-    let mut whole = held.read().map_err(Failure::at(&path))?;
+    let header = held.read_header().map_err(Failure::at(&path))?;
+    let mut job = Update::new();
     // whisper-update.py tells one point from several in the same way.
-    let outcome = match points.as_slice() {
-        [point] => whole.update_one(*point, now_s).map_err(Failure::at(&path))?,
-        points => whole.update_many(points, now_s),
-    };
-    held.write(&mut whole).map_err(Failure::at(&path))?;
+    match points.as_slice() {
+        [point] => {
+            job.begin_one(&header, &Bases::UNKNOWN, *point, now_s).map_err(Failure::at(&path))?
+        }
+        points => job.begin_many(&header, &Bases::UNKNOWN, points, now_s),
+    }
+    let outcome = held.run(&mut job).map_err(Failure::at(&path))?;
     if outcome.points_too_old > 0 {
         let (shown, dropped) = (path.display(), outcome.points_too_old);
         let count = points.len();
