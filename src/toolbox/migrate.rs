@@ -85,7 +85,7 @@ enum Layouts<'a> {
     /// By its name.
     Rules { rules: &'a Rules, root: &'a Path, with_methods: bool },
     /// All files have the same.
-    Same { header: Header, methods: Methods },
+    Same { header: &'a Header, methods: &'a Methods },
 }
 
 /// What every thread needs to know.
@@ -122,8 +122,8 @@ pub(super) fn by_rules(
 pub(super) fn to_archives(
     args: &Args,
     path: &Path,
-    header: Header,
-    methods: Methods,
+    header: &Header,
+    methods: &Methods,
     session: &mut Session<'_>,
 ) -> Result<u8, Failure> {
     migrate_tree(args, path, Layouts::Same { header, methods }, session)
@@ -231,7 +231,7 @@ impl Layouts<'_> {
     fn header(&self, path: &Path) -> Result<Header, State> {
         let (rules, root) = match self {
             Layouts::Rules { rules, root, .. } => (rules, root),
-            Layouts::Same { header, .. } => return Ok(header.clone()),
+            Layouts::Same { header, .. } => return Ok((*header).clone()),
         };
         let relative = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
         let name = name_of_path(relative).and_then(|name| String::from_utf8(name).ok());

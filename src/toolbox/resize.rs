@@ -131,7 +131,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             })?;
             let methods = Methods::read(args)?;
             match is_tree {
-                true => migrate::to_archives(args, &path, header, methods, session),
+                true => migrate::to_archives(args, &path, &header, &methods, session),
                 false => resize_file(args, &path, header, &methods, session),
             }
         }
