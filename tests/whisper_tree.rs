@@ -112,10 +112,12 @@ fn tree(name: &str) -> Place {
 #[test]
 fn verify_lists_what_is_damaged() {
     let place = tree("verify-list");
+    place.put("data/a/line\nbreak.wsp", b"");
     let (status, lines, errors) = run(&place.0, &["verify", "data", "--jobs", "2"]);
     let want = [
-        "7 files: 4 good, 0 suspect, 2 damaged, 1 compressed, 0 unreadable",
+        "8 files: 4 good, 0 suspect, 3 damaged, 1 compressed, 0 unreadable",
         "data/a/b/empty.wsp: damaged: empty file",
+        "data/a/line\\nbreak.wsp: damaged: empty file",
         "data/a/short.wsp: damaged: file of 4336 bytes with archives up to byte 4348",
         "data/packed.wsp: compressed: compressed go-whisper file",
     ];

@@ -310,7 +310,7 @@ impl Task<'_> {
 
 /// The line of a file that somebody wants to know of.
 fn text_of(finding: &Finding, dry_run: bool) -> Option<String> {
-    let path = finding.path.display();
+    let path = tree::shown(&finding.path);
     match &finding.state {
         State::Resized { old_bytes, new_bytes } if dry_run => {
             Some(format!("{path}: would be resized: {old_bytes} to {new_bytes} bytes\n"))

@@ -42,6 +42,19 @@ pub(super) fn jobs(args: &Args) -> Result<usize, Failure> {
     Ok(args.count("jobs", JOBS_MAX)?.unwrap_or_else(|| processors().min(JOBS_MAX)))
 }
 
+/// A path as a line shows it: one that a stranger has named cannot begin lines of its own or speak
+/// to the terminal.
+pub(super) fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for character in path.to_string_lossy().chars() {
+        match character.is_control() {
+            true => text.extend(character.escape_default()),
+            false => text.push(character),
+        }
+    }
+    text
+}
+
 /// What to walk, and how.
 #[derive(Debug)]
 pub(super) struct Options<'a> {
@@ -240,6 +253,12 @@ fn run_worker<F>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_stay_on_their_line() {
+        assert_eq!(shown(Path::new("a/\u{e4} b.wsp")), "a/\u{e4} b.wsp");
+        assert_eq!(shown(Path::new("x\n\u{1b}[2J\u{9b}.wsp")), "x\\n\\u{1b}[2J\\u{9b}.wsp");
+    }
 
     #[test]
     fn every_file_is_seen_once_and_links_and_skipped_places_never() {

@@ -234,7 +234,8 @@ fn text_of(asked: &Asked, finding: &Finding) -> String {
         return Json::Object(fields).to_line();
     }
     let verb = if asked.dry_run { "would move" } else { "moved" };
-    let moved = finding.moved_to.as_ref().map(|target| format!("; {verb} to {}", target.display()));
-    let path = finding.path.display();
+    let moved =
+        finding.moved_to.as_ref().map(|target| format!("; {verb} to {}", tree::shown(target)));
+    let path = tree::shown(&finding.path);
     format!("{path}: {label}: {}{}\n", finding.reason, moved.unwrap_or_default())
 }
