@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tasks", &["limits", "metric", "wire", "schema", "whisper", "shard", "sys", "stats", "fatal"]),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
-    ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
+    ("toolbox", &["limits", "metric", "schema", "whisper", "sys", "query"]),
     ("loadgen", &["limits", "metric", "wire", "whisper", "query", "sys"]),
     ("cli", &["limits", "config", "query", "toolbox", "loadgen"]),
     ("logging", &["config"]),
