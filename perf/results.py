@@ -1,5 +1,6 @@
 """Prints tables, and keeps those of the last run of each kind in perf/results.md."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -34,7 +35,7 @@ def commit():
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "") or "unknown"
 
 
-def write(given, tables, date, kernel):
+def write(given, tables, date, others):
     """Replaces the section of this kind of run, or appends it."""
     options = [word for word in sys.argv[1:] if not word.startswith("--dir")]
     command = shlex.join(["perf/run", *options])
@@ -42,8 +43,10 @@ def write(given, tables, date, kernel):
     begin, end = f"<!-- {command}: begin -->", f"<!-- {command}: end -->"
     section = "\n".join([
         begin, f"## {kind}", "",
-        f"{date}, commit {commit()}, {len(cores())} cores of {model()}, Linux {kernel}, "
-        f"{given.metrics:,} metrics.", "",
+        f"{date}, commit {commit()}, {len(cores())} cores of {model()}, Linux "
+        f"{os.uname().release}, {given.metrics:,} metrics, files on "
+        f"{given.fs if given.fs != 'none' else 'the file system of the directory'}. Everything else "
+        f"on the machine, kernel threads included, used {others:.2f} cores meanwhile.", "",
         *(table(title, rows) for _, title, rows in tables), end]) + "\n"
     text = FILE.read_text() if FILE.exists() else ""
     old = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.S)

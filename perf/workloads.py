@@ -20,7 +20,8 @@ BUDGET = '[cache]\nmemory-budget = "8GiB"\n'
 class Setup:
     """How large, how often, and where."""
 
-    def __init__(self, home, metrics, turns, cold):
+    def __init__(self, home, disk, metrics, turns, cold):
+        self.disk = disk
         self.home, self.metrics, self.turns, self.cold = home, metrics, turns, cold
         # Points of one turn: some seconds of one core.
         self.rounds = max(2, 2_500_000 // metrics)
@@ -316,7 +317,7 @@ def append(setup):
     """Floor (c): O_DIRECT writes, one behind the other"""
     rows = []
     for kib in [64, 256, 1024]:
-        runs = [floor("append", setup.home / "log", kib << 10, (64 << 10) // kib)
+        runs = [floor("append", setup.disk / "log", kib << 10, (64 << 10) // kib)
                 for _ in range(setup.turns)]
         rows.append(Row(f"CPU per write of {kib} KiB", "µs",
                         [micros(run["cpu_s"], run["writes"]) for run in runs], digits=1,

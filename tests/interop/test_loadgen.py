@@ -48,7 +48,7 @@ def frames(stream):
 
 def by_agent(points):
     """Checks that the points of a round follow one another; gives the agent's number."""
-    agents = {name.split(".")[2] for name, _ in points}
+    agents = {name.split(".")[3] for name, _ in points}
     assert len(agents) == 1
     return agents.pop()
 
