@@ -14,6 +14,7 @@ use lexopt::{Arg, Parser};
 
 use crate::config::{self, Config, ConfigError, Notice, nearest};
 use crate::limits::NAME_BYTES_MAX;
+use crate::loadgen;
 use crate::query::{self, Query};
 use crate::toolbox;
 
@@ -48,6 +49,8 @@ pub enum Offline {
     Version,
     /// `carbyne whisper` with these arguments.
     Whisper(Vec<OsString>),
+    /// `carbyne loadgen` with these arguments.
+    Loadgen(Vec<OsString>),
     /// Print help.
     Help(Topic),
 }
@@ -67,6 +70,8 @@ pub enum Topic {
     Query,
     /// `carbyne whisper`
     Whisper,
+    /// `carbyne loadgen`
+    Loadgen,
 }
 
 /// A command line that makes no sense.
@@ -114,6 +119,7 @@ Usage:
   carbyne config show [-c FILE]  print every effective value and where it came from
   carbyne query NAME...          print the points that a running node has in its cache
   carbyne whisper COMMAND ...    look at Whisper files and change them
+  carbyne loadgen ...            send points as fast as a node takes them
 
 Options:
   -c, --config FILE              configuration, TOML; a go-carbon.conf works
@@ -189,7 +195,7 @@ const LONG_OPTIONS: [&str; 7] = [
 ];
 
 /// Our command words.
-const WORDS: [&str; 5] = ["serve", "check", "config", "query", "whisper"];
+const WORDS: [&str; 6] = ["serve", "check", "config", "query", "whisper", "loadgen"];
 
 /// Longest `--timeout`: a day. Longer is a slip of the fingers.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
@@ -213,6 +219,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     if args.next_if(|arg| arg == "whisper").is_some() {
         return Ok(Command::Offline(Offline::Whisper(args.collect())));
     }
+    if args.next_if(|arg| arg == "loadgen").is_some() {
+        return Ok(Command::Offline(Offline::Loadgen(args.collect())));
+    }
     let given = options(args)?;
     let words: Vec<&str> = given.words.iter().map(String::as_str).collect();
     if given.help || words.first() == Some(&"help") {
@@ -222,6 +231,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             "config" => Some(Topic::Config),
             "query" => Some(Topic::Query),
             "whisper" => Some(Topic::Whisper),
+            "loadgen" => Some(Topic::Loadgen),
             _ => None,
         });
         return Ok(Command::Offline(Offline::Help(topic.unwrap_or(Topic::Carbyne))));
@@ -389,6 +399,7 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::ConfigDefault => print(out, config::REFERENCE),
         Offline::ConfigShow(path) => show(path.as_deref(), out, err),
         Offline::Whisper(args) => toolbox::run(args, out, err),
+        Offline::Loadgen(args) => loadgen::run(args, out, err),
         Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
@@ -396,6 +407,7 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
         Offline::Help(Topic::Query) => print(out, HELP_QUERY),
         Offline::Help(Topic::Whisper) => toolbox::run(&["--help".into()], out, err),
+        Offline::Help(Topic::Loadgen) => loadgen::run(&["--help".into()], out, err),
     };
     finish(run, out, err)
 }

@@ -37,6 +37,7 @@
 //! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
 //! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
+//! | [`loadgen`] | a sender that outruns the node, and finds again what it sent |
 //! | [`config`], [`cli`], [`query`] | the configuration, the command line, a carbonlink client |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
@@ -76,6 +77,7 @@ pub mod shard;
 pub mod sys;
 pub mod tasks;
 
+pub mod loadgen;
 pub mod toolbox;
 
 pub mod cli;

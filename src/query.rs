@@ -1,4 +1,5 @@
-//! `carbyne query`: the points that a running cache has and its files have not.
+//! The points that a running cache has and its files have not: for `carbyne query`, and for
+//! `carbyne whisper fetch`, which lays them over a file's.
 //!
 //! One connection, one question at a time (go-carbon answers no bulk queries), over blocking
 //! sockets. The peer may be anything that listens on a mistyped port, so the length of a reply is
@@ -11,6 +12,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::limits::REPLY_BYTES_MAX;
+use crate::metric::point::{Point, admit};
 use crate::wire::carbonlink_reply::{Datapoints, Reply, ReplyError, cache_query};
 use crate::wire::pickle::{HEADER_BYTES, PickleDecoder, frame_bytes};
 
@@ -69,6 +71,27 @@ pub fn run(query: &Query, out: &mut dyn Write, err: &mut dyn Write) -> io::Resul
     Ok(status)
 }
 
+/// The cached points of one metric in the order of the answer, whole seconds; those with a
+/// timestamp that no file can hold are left out.
+///
+/// # Errors
+/// Why there is no answer, in words that name the cache.
+pub fn cached_points(
+    carbonlink: &str,
+    timeout: Duration,
+    name: &str,
+) -> Result<Vec<Point>, String> {
+    let say = |failure: Failure| format!("{carbonlink}: {failure}");
+    let mut link = Link::open(carbonlink, timeout).map_err(say)?;
+    match link.ask(name).map_err(say)? {
+        Reply::Datapoints(points) => {
+            let points = points.map(|point| admit(point.timestamp, point.value, 0, u32::MAX));
+            Ok(points.filter_map(Result::ok).collect())
+        }
+        Reply::Error(text) => Err(format!("{carbonlink}: the cache says: {}", printable(&text))),
+    }
+}
+
 /// Prints a line a point and returns how many.
 fn print(name: &str, points: Datapoints<'_>, out: &mut dyn Write) -> io::Result<usize> {
     let mut count = 0;
@@ -92,7 +115,7 @@ fn printable(text: &str) -> String {
 
 /// Why a question has no answer.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Connect(io::Error),
     Exchange(io::Error),
     Timeout(Duration),
@@ -135,7 +158,7 @@ impl Failure {
 }
 
 /// A connection to a cache, and the buffers of one question and its answer.
-struct Link {
+pub(crate) struct Link {
     stream: TcpStream,
     timeout: Duration,
     decoder: PickleDecoder,
@@ -146,7 +169,7 @@ struct Link {
 impl Link {
     /// Connects to the first address of the host that answers. Looking up the host's name is in
     /// the system's hands and its time limit.
-    fn open(carbonlink: &str, timeout: Duration) -> Result<Link, Failure> {
+    pub(crate) fn open(carbonlink: &str, timeout: Duration) -> Result<Link, Failure> {
         let mut failed = io::Error::other("the host has no address");
         let addresses = carbonlink.to_socket_addrs().map_err(Failure::Connect)?;
         let deadline = Instant::now() + timeout;
@@ -167,7 +190,7 @@ impl Link {
     }
 
     /// Asks for one metric and waits for the answer.
-    fn ask(&mut self, name: &str) -> Result<Reply<'_>, Failure> {
+    pub(crate) fn ask(&mut self, name: &str) -> Result<Reply<'_>, Failure> {
         let timeout = self.timeout;
         let failure = |error: io::Error| match error.kind() {
             // A socket's timeout is EAGAIN, which is WouldBlock.

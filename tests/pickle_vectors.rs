@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use carbyne::metric::point::Received;
 use carbyne::wire::number::parse_python_float;
 use carbyne::wire::pickle::{
-    FrameError, FrameFault, ItemError, PickleDecoder, RawItem, arena_bytes_max, frame_bytes,
+    FrameError, FrameFault, ItemError, PickleDecoder, arena_bytes_max, frame_bytes,
 };
 use serde_json::Value;
 
@@ -34,7 +35,7 @@ fn spell(number: f64) -> String {
 fn decode<'a>(
     decoder: &'a mut PickleDecoder,
     frame: &'a [u8],
-) -> Result<Vec<Result<RawItem<'a>, ItemError>>, FrameError> {
+) -> Result<Vec<Result<Received<'a>, ItemError>>, FrameError> {
     decoder.points(frame).map(Iterator::collect)
 }
 

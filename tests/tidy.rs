@@ -25,8 +25,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
-    ("toolbox", &["limits", "metric", "schema", "whisper", "sys"]),
-    ("cli", &["limits", "config", "query", "toolbox"]),
+    ("toolbox", &["limits", "metric", "schema", "whisper", "sys", "query"]),
+    ("loadgen", &["limits", "metric", "wire", "whisper", "query", "sys"]),
+    ("cli", &["limits", "config", "query", "toolbox", "loadgen"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (

@@ -40,22 +40,27 @@ impl Place {
         self.0.join(path).exists()
     }
 
-    /// Paths of all files below.
+    /// Paths of all files.
     fn files(&self) -> Vec<String> {
-        let (mut found, mut open) = (Vec::new(), vec![self.0.clone()]);
-        while let Some(directory) = open.pop() {
-            for entry in fs::read_dir(directory).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    open.push(path);
-                } else {
-                    found.push(path.strip_prefix(&self.0).unwrap().to_str().unwrap().to_owned());
-                }
+        files_below(&self.0)
+    }
+}
+
+/// Paths of all files below a directory, from there.
+fn files_below(root: &Path) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
             }
         }
-        found.sort();
-        found
     }
+    found.sort();
+    found
 }
 
 impl Drop for Place {
@@ -107,10 +112,12 @@ fn tree(name: &str) -> Place {
 #[test]
 fn verify_lists_what_is_damaged() {
     let place = tree("verify-list");
+    place.put("data/a/line\nbreak.wsp", b"");
     let (status, lines, errors) = run(&place.0, &["verify", "data", "--jobs", "2"]);
     let want = [
-        "7 files: 4 good, 0 suspect, 2 damaged, 1 compressed, 0 unreadable",
+        "8 files: 4 good, 0 suspect, 3 damaged, 1 compressed, 0 unreadable",
         "data/a/b/empty.wsp: damaged: empty file",
+        "data/a/line\\nbreak.wsp: damaged: empty file",
         "data/a/short.wsp: damaged: file of 4336 bytes with archives up to byte 4348",
         "data/packed.wsp: compressed: compressed go-whisper file",
     ];
@@ -219,7 +226,108 @@ fn resize_brings_a_tree_to_the_rules_once() {
     assert_eq!((status, fs::metadata(&one).unwrap().ino()), (1, new.ino()));
     let summary = lines.last().unwrap();
     assert!(summary.contains("\"resized\":0,\"fit\":2,"), "{summary}");
-    assert!(summary.contains("\"unfinished\":0,\"old_bytes\":0"), "{summary}");
+    assert!(summary.contains("\"unfinished\":0,\"oldBytes\":0"), "{summary}");
+}
+
+/// Every file below a directory with its bytes, but what goes away meanwhile.
+fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |path: String| Some((fs::read(directory.join(&path)).ok()?, path));
+    let found = files_below(directory).into_iter().filter_map(read);
+    found.map(|(bytes, path)| (path, bytes)).collect()
+}
+
+#[test]
+fn a_migration_that_is_killed_again_and_again_ends_as_if_it_never_was() {
+    // Files of 121 KB, so that one which is written in place is met half written.
+    const FILES: u32 = 200;
+    const KILLS: u32 = 12;
+    let place = Place::new("resize-killed");
+    let shapes: [&[(u32, u32)]; 3] = [TENS, &[(10, 180), (60, 600)], &[(60, 90)]];
+    for number in 0..FILES {
+        let shape = shapes[usize::try_from(number % 3).unwrap()];
+        let bytes = file(shape).bytes;
+        for tree in ["whole", "data"] {
+            place.put(&format!("{tree}/d{}/m{number}.wsp", number % 7), &bytes);
+        }
+    }
+    place.put("schemas", b"[all]\npattern = .*\nretentions = 10s:10m,1m:7d\n");
+    let old = contents(&place.0.join("data"));
+    let args = |tree| ["resize", tree, "--schemas", "schemas", "--now", "1700000000"];
+    assert_eq!(run(&place.0, &args("whole")).0, 0);
+    let want = contents(&place.0.join("whole"));
+    assert!(old.iter().zip(&want).all(|(old, want)| old.0 == want.0 && old.1 != want.1));
+
+    let done_of = |found: &[(String, Vec<u8>)]| {
+        let found: Vec<_> = found.iter().filter(|(path, _)| path.ends_with(".wsp")).collect();
+        assert_eq!(found.len(), old.len(), "a file is gone");
+        let mut done = 0;
+        for ((file, want), old) in found.into_iter().zip(&want).zip(&old) {
+            assert!(file == want || file == old, "{} is neither old nor new", file.0);
+            done += u32::from(file == want);
+        }
+        done
+    };
+    let mut kills_within = 0;
+    for kill in 1..=KILLS {
+        let mut running = Command::new(env!("CARGO_BIN_EXE_carbyne"))
+            .arg("whisper")
+            .args(args("data"))
+            .args(["--jobs", "3"])
+            .current_dir(&place.0)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // By the last file of the share that this run is given, wherever in its work that is.
+        while done_of(&contents(&place.0.join("data"))) < FILES * kill / (KILLS + 1)
+            && running.try_wait().unwrap().is_none()
+        {}
+        running.kill().unwrap();
+        running.wait().unwrap();
+        let done = done_of(&contents(&place.0.join("data")));
+        kills_within += u32::from(0 < done && done < FILES);
+    }
+    assert!(kills_within >= 3, "only {kills_within} of {KILLS} kills met it at work");
+    let (status, lines, errors) = run(&place.0, &args("data"));
+    assert_eq!((status, errors.as_str()), (0, ""), "{lines:?}");
+    assert_eq!(contents(&place.0.join("data")), want);
+}
+
+#[test]
+fn a_tree_gets_the_archives_that_are_given() {
+    let place = tree("resize-same");
+    let args = ["resize", "data/other", "10s:10m", "1m:1d", "--now", "1700000000"];
+    let before = place.files();
+    let (status, lines, _) = run(&place.0, &[&args[..], &["--dry-run", "--json"]].concat());
+    let summary = "{\"resized\":1,\"fit\":0,\"noName\":0,\"noRule\":0,\"compressed\":0,\
+                   \"damaged\":0,\"failed\":0,\"unfinished\":0,\"oldBytes\":4348,\
+                   \"newBytes\":18040,\"dryRun\":true}";
+    let file = "{\"path\":\"data/other/three.wsp\",\"state\":\"wouldResize\",\"oldBytes\":4348,\
+                \"newBytes\":18040}";
+    assert_eq!((status, lines), (0, vec![file.to_owned(), summary.to_owned()]));
+    let other = &[&args[..], &["--aggregationMethod", "max", "--xFilesFactor", "0.25"]].concat();
+    assert_eq!(run(&place.0, other).0, 0);
+    let resized = File::open(fs::read(place.0.join("data/other/three.wsp")).unwrap()).unwrap();
+    assert_eq!(
+        (resized.header.aggregation, resized.header.x_files_factor),
+        (Aggregation::Max, 0.25)
+    );
+    assert_eq!(resized.header.file_bytes(), 18_040);
+    assert_eq!(place.files(), before);
+}
+
+#[test]
+fn one_file_is_not_touched_by_a_dry_run() {
+    let place = tree("resize-dry");
+    let before = contents(&place.0);
+    let args = ["resize", "data/a/one.wsp", "10s:10m", "--dry-run"];
+    let (status, lines, _) = run(&place.0, &args);
+    let want = "data/a/one.wsp: would be resized: 4348 to 748 bytes";
+    assert_eq!((status, lines), (0, vec![want.to_owned()]));
+    let (_, lines, _) = run(&place.0, &[&args[..], &["--json"]].concat());
+    let want = "{\"path\":\"data/a/one.wsp\",\"state\":\"wouldResize\",\"oldBytes\":4348,\
+                \"newBytes\":748}";
+    assert_eq!(lines, [want]);
+    assert_eq!(contents(&place.0), before);
 }
 
 #[test]
@@ -264,27 +372,39 @@ fn one_file_is_resized_with_a_copy() {
     let old = fs::read(place.0.join("data/a/one.wsp")).unwrap();
     let one = ["resize", "data/a/one.wsp", "1m:1d", "10s:10m", "--now", "1700000000"];
     let (status, lines, errors) = run(&place.0, &one);
-    let want = "data/a/one.wsp: 4348 to 18040 bytes; old file kept as data/a/one.wsp.bak";
-    assert_eq!((status, lines, errors.as_str()), (0, vec![want.to_owned()], ""));
+    let want = [
+        "Created: data/a/one.wsp.carbyne-resize (18040 bytes)",
+        "Creating new whisper database: data/a/one.wsp.carbyne-resize",
+        "Migrating data without aggregation...",
+        "Renaming new database to: data/a/one.wsp",
+        "Renaming old database to: data/a/one.wsp.bak",
+        "Retrieving all data from the archives",
+    ];
+    assert_eq!((status, lines, errors.as_str()), (0, want.map(str::to_owned).to_vec(), ""));
     assert_eq!(fs::read(place.0.join("data/a/one.wsp.bak")).unwrap(), old);
     let check = |args: &[&str], status: i32, problem: &str| {
         let (got, _, errors) = run(&place.0, args);
         assert_eq!(got, status, "{args:?}: {errors}");
         assert!(errors.contains(problem), "{args:?}: {errors}");
     };
-    check(&["resize"], 64, "needs a file or a tree");
+    check(&["resize"], 64, "whisper resize: needs a file");
     check(&["resize", "data"], 64, "a tree needs --schemas");
     check(&["resize", "data/a/one.wsp"], 64, "needs retentions");
-    check(&["resize", "data/a/one.wsp", "1m"], 64, "`1m`: must be two parts");
+    check(&["resize", "data/a/one.wsp", "1m"], 64, "retention `1m`: ");
+    check(&["resize", "data/a/one.wsp", "1s:4000000000"], 64, "too large");
+    check(&["resize", "data", "1m:1d", "--nobackup"], 64, "--nobackup has no meaning with a tree");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--aggregation", "x"], 64, "without --schemas");
+    check(&["resize", "data", "--schemas", "schemas", "--xFilesFactor", "1"], 64, "with --schemas");
+    check(&["resize", "data/a/one.wsp", "--schemas", "schemas"], 64, "needs --root");
     check(&["resize", "data/a/one.wsp", "1m:1d", "90s:2d"], 64, "no file can have these archives");
-    check(&["resize", "data/a/one.wsp", "1m:1d", "--xFilesFactor", "2"], 64, "0 to 1");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--xFilesFactor", "2"], 64, "from 0 to 1");
     check(&["resize", "data/a/one.wsp", "1m:1d", "--newfile", "schemas"], 1, "exists");
     check(&["resize", "data/a/short.wsp", "1m:1d"], 1, "archives up to byte");
     check(&["resize", "nowhere.wsp", "1m:1d"], 1, "nowhere.wsp: No such file");
     check(&["resize", "data", "1m:1d", "--schemas", "schemas"], 64, "exclude each other");
     check(&["resize", "data", "--schemas", "data/notes.txt"], 1, "data/notes.txt");
     check(&["resize", "data", "--schemas", "schemas", "--root", "a"], 64, "does not begin with");
-    check(&["verify"], 64, "takes one path");
+    check(&["verify"], 64, "takes 1 file, not 0");
     check(&["verify", "data", "--jobs", "0"], 64, "--jobs takes 1 to");
     check(&["verify", "data", "--nonsense"], 64, "--nonsense");
     check(&["frobnicate"], 64, "unknown command");

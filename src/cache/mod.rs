@@ -10,6 +10,7 @@
 //!
 //! Points come from `shard::ingest`; `shard::flush` takes them and confirms or restores them.
 
+mod code;
 mod order;
 mod points;
 mod slab;
@@ -18,7 +19,7 @@ use hashbrown::HashTable;
 
 use crate::metric::point::Point;
 pub use order::{FlushOrder, NextFlush, WriteStrategy};
-use points::{Chain, Points, sort_last_wins};
+use points::{Chain, FrozenChain, Points, sort_last_wins};
 use slab::Slab;
 
 /// A metric's entry in the cache of its shard. Stable until the entry is forgotten.
@@ -33,35 +34,32 @@ impl MetricId {
 }
 
 /// Sub-tables of the name table. Growing one moves only its share of the entries, so that no
-/// insert stalls the core for the whole table.
-const TABLES: usize = 64;
+/// insert stalls the core for the whole table: at a million metrics it hashes 4,000 names anew.
+const TABLES: usize = 256;
+
+/// Names that [`Cache::find_many`] looks for together. Each step touches memory that is in no
+/// cache; done for all names before the next step, the accesses overlap. More than 32 gain nothing.
+pub const FIND_TOGETHER: usize = 32;
 
 /// Memory charged for a metric beside its name: its entry, its place in the name table at the
 /// table's usual load, the allocator's header and the shard's knowledge of its file.
-const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<TableSlot>() + 16 + 64;
+const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<TableSlot>() + 16 + 32;
 
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Entry {
     name: Box<[u8]>,
     waiting: Chain,
-    writing: Chain,
+    writing: FrozenChain,
 }
+
+const _: () = assert!(size_of::<Entry>() == 64, "an entry is one cache line");
 
 #[derive(Debug, Clone, Copy)]
 struct TableSlot {
-    hash: u64,
+    /// Other bits of the hash than those that choose the sub-table and the place in it.
+    check: u32,
     id: u32,
-}
-
-/// What one insert did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inserted {
-    /// The metric's entry.
-    pub metric: MetricId,
-    /// The metric was not in the cache before.
-    pub is_new: bool,
-    /// Earlier points that this one replaced.
-    pub replaced_count: u32,
 }
 
 /// Points by metric.
@@ -96,19 +94,54 @@ impl Cache {
         }
     }
 
-    /// Adds a point of the metric with this canonical name.
-    pub fn insert(&mut self, name: &[u8], point: Point) -> Inserted {
+    /// Finds the entries of names as they were received, at most [`FIND_TOGETHER`]. A name that is
+    /// not in canonical form has none.
+    pub fn find_many<'a>(
+        &self,
+        names: impl Iterator<Item = &'a [u8]> + Clone,
+        found: &mut [Option<MetricId>; FIND_TOGETHER],
+    ) {
+        let mut hashes = [0; FIND_TOGETHER];
+        for (hash, name) in hashes.iter_mut().zip(names.clone()) {
+            *hash = self.hasher.hash_one(name);
+        }
+        let mut candidates = [NO_ENTRY; FIND_TOGETHER];
+        for ((candidate, &hash), _) in candidates.iter_mut().zip(&hashes).zip(names.clone()) {
+            let check = check_of(hash);
+            if let Some(slot) = self.tables[table_of(hash)].find(hash, |slot| slot.check == check) {
+                *candidate = slot.id;
+            }
+        }
+        for (((found, &candidate), name), &hash) in
+            found.iter_mut().zip(&candidates).zip(names).zip(&hashes)
+        {
+            *found = if candidate == NO_ENTRY {
+                None
+            } else if *self.entries.get(candidate).name == *name {
+                Some(MetricId(candidate))
+            } else {
+                self.find(hash, name).map(MetricId)
+            };
+        }
+    }
+
+    /// The entry of the metric with this canonical name, made if there was none; whether it was.
+    pub fn find_or_add(&mut self, name: &[u8]) -> (MetricId, bool) {
         let hash = self.hasher.hash_one(name);
-        let (id, is_new) = match self.find(hash, name) {
-            Some(id) => (id, false),
-            None => (self.add(hash, name), true),
-        };
-        let entry = self.entries.get_mut(id);
+        match self.find(hash, name) {
+            Some(id) => (MetricId(id), false),
+            None => (MetricId(self.add(hash, name)), true),
+        }
+    }
+
+    /// Adds a point; returns how many earlier points it replaced (same timestamp).
+    pub fn push(&mut self, metric: MetricId, point: Point) -> u32 {
+        let entry = self.entries.get_mut(metric.0);
         let before = entry.waiting.count();
         let replaced_count = self.points.push(&mut entry.waiting, point);
         self.waiting_count =
             self.waiting_count + u64::from(entry.waiting.count()) - u64::from(before);
-        Inserted { metric: MetricId(id), is_new, replaced_count }
+        replaced_count
     }
 
     /// The metric's entry, if the cache knows it.
@@ -125,7 +158,7 @@ impl Cache {
     pub fn read(&self, metric: MetricId, out: &mut Vec<Point>) {
         debug_assert!(out.is_empty(), "points of one metric only");
         let entry = self.entries.get(metric.0);
-        self.points.collect(&entry.writing, out);
+        self.points.collect_frozen(&entry.writing, out);
         self.points.collect(&entry.waiting, out);
         sort_last_wins(out);
     }
@@ -140,21 +173,17 @@ impl Cache {
         self.entries.get(metric.0).writing.count() > 0
     }
 
-    /// Hands the metric's waiting points, the oldest `points_max` (a multiple of a block's five) if
-    /// there are more, to a flush: appends them to `out` in ascending order and keeps them readable
-    /// until [`Cache::confirm`] or [`Cache::restore`]. Returns how many were merged away because of
-    /// equal timestamps.
+    /// Hands the metric's waiting points to a flush: appends them to `out` in ascending order and
+    /// keeps them readable until [`Cache::confirm`] or [`Cache::restore`]. If there are more than
+    /// `points_max` (at least a block's), it takes the oldest, somewhat fewer than that. Returns
+    /// how many were merged away because of equal timestamps.
     pub fn take(&mut self, metric: MetricId, points_max: u32, out: &mut Vec<Point>) -> u32 {
         debug_assert!(out.is_empty(), "points of one metric only");
         let entry = self.entries.get_mut(metric.0);
         assert!(entry.writing.count() == 0, "one flush per metric at a time");
         let merged = self.points.sort(&mut entry.waiting);
-        if entry.waiting.count() > points_max {
-            entry.writing = self.points.cut(&mut entry.waiting, points_max);
-        } else {
-            std::mem::swap(&mut entry.waiting, &mut entry.writing);
-        }
-        self.points.collect(&entry.writing, out);
+        entry.writing = self.points.freeze(&mut entry.waiting, points_max);
+        self.points.collect_frozen(&entry.writing, out);
         let moved = u64::from(entry.writing.count());
         self.waiting_count -= moved + u64::from(merged);
         self.writing_count += moved;
@@ -165,7 +194,7 @@ impl Cache {
     pub fn confirm(&mut self, metric: MetricId) {
         let entry = self.entries.get_mut(metric.0);
         self.writing_count -= u64::from(entry.writing.count());
-        self.points.clear(&mut entry.writing);
+        self.points.clear_frozen(&mut entry.writing);
     }
 
     /// The metric's flush failed: its points wait again, behind nothing and before nothing; of
@@ -174,13 +203,13 @@ impl Cache {
     pub fn restore(&mut self, metric: MetricId, points_max: u32) -> (u32, u32) {
         let entry = self.entries.get_mut(metric.0);
         let mut all = Vec::with_capacity((entry.writing.count() + entry.waiting.count()) as usize);
-        self.points.collect(&entry.writing, &mut all);
+        self.points.collect_frozen(&entry.writing, &mut all);
         self.points.collect(&entry.waiting, &mut all);
         let merged = sort_last_wins(&mut all);
         let dropped = all.len().saturating_sub(points_max as usize);
         self.writing_count -= u64::from(entry.writing.count());
         self.waiting_count -= u64::from(entry.waiting.count());
-        self.points.clear(&mut entry.writing);
+        self.points.clear_frozen(&mut entry.writing);
         self.points.refill(&mut entry.waiting, &all[dropped..]);
         self.waiting_count += u64::from(entry.waiting.count());
         (merged, u32::try_from(dropped).expect("a chain counts its points in 32 bits"))
@@ -251,8 +280,9 @@ impl Cache {
     }
 
     fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
+        let check = check_of(hash);
         self.tables[table_of(hash)]
-            .find(hash, |slot| slot.hash == hash && *self.entries.get(slot.id).name == *name)
+            .find(hash, |slot| slot.check == check && *self.entries.get(slot.id).name == *name)
             .map(|slot| slot.id)
     }
 
@@ -261,14 +291,26 @@ impl Cache {
         let id = self.entries.take();
         *self.entries.get_mut(id) = Entry { name: name.into(), ..Entry::default() };
         self.names_bytes += name.len();
-        self.tables[table_of(hash)].insert_unique(hash, TableSlot { hash, id }, |slot| slot.hash);
+        let Cache { tables, entries, hasher, .. } = self;
+        let slot = TableSlot { check: check_of(hash), id };
+        tables[table_of(hash)]
+            .insert_unique(hash, slot, |slot| hasher.hash_one(&*entries.get(slot.id).name));
         id
     }
 }
 
+/// No entry; entries are slots of a slab, which never has this number.
+const NO_ENTRY: u32 = slab::NONE;
+
 /// The sub-table of a hash: bits that hashbrown's own probing uses least.
 fn table_of(hash: u64) -> usize {
     (hash >> 48) as usize % TABLES
+}
+
+/// The bits of a hash that a slot keeps.
+#[expect(clippy::cast_possible_truncation, reason = "32 bits are what is kept")]
+fn check_of(hash: u64) -> u32 {
+    (hash >> 16) as u32
 }
 
 #[cfg(test)]

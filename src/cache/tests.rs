@@ -8,22 +8,35 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Insert(u8, u32, i32),
+    Insert(u8, u32, f64),
     Take(u8, u32),
     Confirm(u8),
     Restore(u8, u32),
     Forget(u8),
 }
 
+/// Mostly regular, now and then far apart.
+fn times() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => 0u32..40, 6 => (0u32..200).prop_map(|n| n * 10), 1 => any::<u32>()]
+}
+
+fn values() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        any::<i32>().prop_map(f64::from),
+        (-9_999i32..9_999).prop_map(|n| f64::from(n) / 100.0),
+        any::<f64>().prop_filter("compared with ==", |value| !value.is_nan()),
+    ]
+}
+
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        8 => (0u8..5, 0u32..40, any::<i32>()).prop_map(|(m, t, v)| Op::Insert(m, t, v)),
-        2 => (0u8..5, 1u32..9).prop_map(|(m, n)| Op::Take(m, n * 5)),
+        16 => (0u8..5, times(), values()).prop_map(|(m, t, v)| Op::Insert(m, t, v)),
+        2 => (0u8..5, 60u32..90).prop_map(|(m, n)| Op::Take(m, n)),
         1 => (0u8..5).prop_map(Op::Confirm),
         1 => (0u8..5, 1u32..30).prop_map(|(m, n)| Op::Restore(m, n)),
         1 => (0u8..5).prop_map(Op::Forget),
     ];
-    prop::collection::vec(op, 0..400)
+    prop::collection::vec(op, 0..800)
 }
 
 #[derive(Default, Clone)]
@@ -50,12 +63,19 @@ fn read(cache: &Cache, name: &[u8]) -> Vec<(u32, f64)> {
     pairs(&out)
 }
 
+fn insert(cache: &mut Cache, name: &[u8], point: Point) -> u32 {
+    let (metric, _) = cache.find_or_add(name);
+    let mut found = [None; FIND_TOGETHER];
+    cache.find_many(std::iter::once(name), &mut found);
+    assert_eq!(found[0], Some(metric));
+    cache.push(metric, point)
+}
+
 fn apply(cache: &mut Cache, models: &mut [Model; 5], op: &Op) {
     let name_of = |m: u8| format!("metric.{m}").into_bytes();
     match *op {
         Op::Insert(m, timestamp_s, value) => {
-            let value = f64::from(value);
-            cache.insert(&name_of(m), Point { timestamp_s, value });
+            insert(cache, &name_of(m), Point { timestamp_s, value });
             models[usize::from(m)].waiting.insert(timestamp_s, value);
         }
         Op::Take(m, points_max) => {
@@ -67,7 +87,9 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], op: &Op) {
             let mut out = Vec::new();
             cache.take(metric, points_max, &mut out);
             model.writing = std::mem::take(&mut model.waiting);
-            let rest = model.writing.keys().nth(points_max as usize).copied();
+            let rest = model.writing.keys().nth(out.len()).copied();
+            assert!(!out.is_empty() && out.len() <= points_max as usize);
+            assert!(rest.is_none() || model.writing.len() > points_max as usize);
             model.waiting = rest.map(|rest| model.writing.split_off(&rest)).unwrap_or_default();
             assert_eq!(pairs(&out), model.writing.clone().into_iter().collect::<Vec<_>>());
         }
@@ -125,10 +147,11 @@ proptest! {
 fn counts_what_a_point_replaces() {
     let mut cache = Cache::new();
     let point = |timestamp_s, value| Point { timestamp_s, value };
-    assert!(cache.insert(b"a", point(10, 1.0)).is_new);
-    assert_eq!(cache.insert(b"a", point(10, 2.0)).replaced_count, 1);
-    assert_eq!(cache.insert(b"a", point(5, 3.0)).replaced_count, 0);
-    assert_eq!(cache.insert(b"a", point(5, 4.0)).replaced_count, 0);
+    assert!(cache.find_or_add(b"a").1 && !cache.find_or_add(b"a").1);
+    assert_eq!(insert(&mut cache, b"a", point(10, 1.0)), 0);
+    assert_eq!(insert(&mut cache, b"a", point(10, 2.0)), 1);
+    assert_eq!(insert(&mut cache, b"a", point(5, 3.0)), 0);
+    assert_eq!(insert(&mut cache, b"a", point(5, 4.0)), 0);
     let mut out = Vec::new();
     let metric = cache.lookup(b"a").unwrap();
     assert_eq!(cache.take(metric, 500, &mut out), 1);
@@ -140,7 +163,7 @@ fn counts_what_a_point_replaces() {
 fn repeated_old_timestamps_do_not_grow_a_chain() {
     let mut cache = Cache::new();
     for round in 0..100_000u32 {
-        cache.insert(b"a", Point { timestamp_s: 100 + round % 2, value: 1.0 });
+        insert(&mut cache, b"a", Point { timestamp_s: 100 + round % 2, value: 1.0 });
     }
     assert!(cache.waiting_count() < 200, "{} points of two seconds", cache.waiting_count());
 }
@@ -173,11 +196,16 @@ fn points_that_come_while_the_order_is_made_harm_nothing() {
                     NextFlush::Done => break,
                 }
                 let timestamp_s = 1_000 - known * 7 + count;
-                cache.insert(
+                insert(
+                    &mut cache,
                     format!("m.{known}.{count}").as_bytes(),
                     Point { timestamp_s, value: 0.0 },
                 );
-                cache.insert(b"m.0.0", Point { timestamp_s: 5_000 + timestamp_s, value: 0.0 });
+                insert(
+                    &mut cache,
+                    b"m.0.0",
+                    Point { timestamp_s: 5_000 + timestamp_s, value: 0.0 },
+                );
             }
             for index in 0..cache.id_end() {
                 let Some(metric) = cache.metric_at(index) else { continue };
@@ -197,7 +225,7 @@ fn sweeps_visit_each_metric_once_in_the_strategys_order() {
         let newest = 1_000 + (m * 7) % 1_000;
         for age in 0..1 + m % 9 {
             let name = format!("m.{m}");
-            cache.insert(name.as_bytes(), Point { timestamp_s: newest + age, value: 0.0 });
+            insert(&mut cache, name.as_bytes(), Point { timestamp_s: newest + age, value: 0.0 });
         }
     }
     for strategy in [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop] {

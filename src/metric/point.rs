@@ -14,6 +14,17 @@ pub struct Point {
     pub value: f64,
 }
 
+/// A point as a receiver found it: nothing is checked yet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Received<'a> {
+    /// The metric's name as received: any bytes.
+    pub name: &'a [u8],
+    /// The value; may be NaN or infinite.
+    pub value: f64,
+    /// Seconds since the Unix epoch; any number, also NaN.
+    pub timestamp: f64,
+}
+
 /// Why a point is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -1,28 +1,138 @@
 //! Points come in: checked, named canonically, and put where they belong.
 
+use crate::cache::{FIND_TOGETHER, MetricId};
 use crate::metric::batch;
 use crate::metric::name::{NameError, canonical, file_path};
-use crate::metric::point::{Point, PointError, admit};
+use crate::metric::point::{Point, PointError, Received, admit};
 use crate::shard::Shard;
 use crate::shard::route::owner;
 use crate::stats::{DropReason, Receiver};
 
-impl Shard {
-    /// Takes one point from a receiver: into this shard's cache, or into the batch for its owner.
-    /// A bad one is counted under its reason. Never waits: receivers ask [`Shard::must_wait`]
-    /// before they read.
-    pub fn ingest(&mut self, receiver: Receiver, name: &[u8], timestamp: f64, value: f64) {
-        self.counters.received[receiver.index()] += 1;
-        let point = match admit(timestamp, value, self.now_s, self.options.future_s_max) {
+/// Points that are looked up together.
+const TOGETHER: usize = FIND_TOGETHER;
+
+/// A point with its metric's name.
+type Named<'a> = (&'a [u8], Point);
+
+/// Fills the places of an array that have no point yet.
+const NO_POINT: Point = Point { timestamp_s: 0, value: 0.0 };
+
+/// Points of one receiver on their way into a shard, taken some at a time.
+pub struct Intake<'s, 'a> {
+    shard: &'s mut Shard,
+    receiver: Receiver,
+    own: [Named<'a>; TOGETHER],
+    own_count: usize,
+}
+
+impl<'a> Intake<'_, 'a> {
+    /// Takes one point: into the shard's cache, or into the batch for its owner. A bad one is
+    /// counted under its reason. Never waits: receivers ask [`Shard::must_wait`] before they read.
+    pub fn take(&mut self, received: Received<'a>) {
+        let shard = &mut *self.shard;
+        shard.counters.received[self.receiver.index()] += 1;
+        let Received { name, value, timestamp } = received;
+        let point = match admit(timestamp, value, shard.now_s, shard.options.future_s_max) {
             Ok(point) => point,
-            Err(error) => return self.refuse_received(receiver, reason_of_point(error)),
+            Err(error) => return shard.refuse_received(self.receiver, reason_of_point(error)),
         };
+        // A name that is known here, as it was sent, needs no second look.
+        if shard.seems_own(name) {
+            self.own[self.own_count] = (name, point);
+            self.own_count += 1;
+            if self.own_count == TOGETHER {
+                self.accept_own();
+            }
+        } else {
+            self.take_elsewhere(name, point);
+        }
+    }
+
+    /// Counts a point or message that never became one.
+    pub fn refuse(&mut self, reason: DropReason) {
+        self.shard.refuse(self.receiver, reason);
+    }
+
+    /// Takes a point that belongs to another shard, unless its name only seems to.
+    fn take_elsewhere(&mut self, name: &[u8], point: Point) {
+        let mut scratch = std::mem::take(&mut self.shard.name_scratch);
+        match self.shard.canonical_checked(name, &mut scratch) {
+            Ok(name) => {
+                if self.shard.seems_own(name) {
+                    // Earlier points of the same metric go first.
+                    self.accept_own();
+                }
+                self.shard.route(name, point);
+            }
+            Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
+        }
+        self.shard.name_scratch = scratch;
+    }
+
+    fn accept_own(&mut self) {
+        let receiver = self.receiver;
+        self.shard.accept_found(&self.own[..self.own_count], |shard, name, point| {
+            shard.take_unknown(receiver, name, point);
+        });
+        self.own_count = 0;
+    }
+}
+
+impl Drop for Intake<'_, '_> {
+    fn drop(&mut self) {
+        self.accept_own();
+    }
+}
+
+impl Shard {
+    /// Begins to take points of a receiver, in their order. Those taken are all in the shard when
+    /// the intake is dropped.
+    pub fn intake<'a>(&mut self, receiver: Receiver) -> Intake<'_, 'a> {
+        Intake { shard: self, receiver, own: [(&[], NO_POINT); TOGETHER], own_count: 0 }
+    }
+
+    /// Takes one point of a receiver.
+    pub fn ingest(&mut self, receiver: Receiver, received: Received<'_>) {
+        self.intake(receiver).take(received);
+    }
+
+    /// Brings a name into its canonical form and takes the point to the name's owner.
+    fn take_unknown(&mut self, receiver: Receiver, name: &[u8], point: Point) {
         let mut scratch = std::mem::take(&mut self.name_scratch);
-        match canonical(name, &mut scratch).and_then(|name| self.check_path(name)) {
+        match self.canonical_checked(name, &mut scratch) {
             Ok(name) => self.route(name, point),
             Err(error) => self.refuse_received(receiver, reason_of_name(error)),
         }
         self.name_scratch = scratch;
+    }
+
+    fn canonical_checked<'n>(
+        &mut self,
+        name: &'n [u8],
+        scratch: &'n mut Vec<u8>,
+    ) -> Result<&'n [u8], NameError> {
+        canonical(name, scratch).and_then(|name| self.check_path(name))
+    }
+
+    /// Whether the name, if it is canonical, is one of this shard's.
+    fn seems_own(&self, name: &[u8]) -> bool {
+        self.options.shard_count == 1 || owner(name, self.options.shard_count) == self.options.id
+    }
+
+    /// Accepts the points of all metrics that have an entry; the others are left to `unknown`.
+    fn accept_found(
+        &mut self,
+        points: &[Named<'_>],
+        mut unknown: impl FnMut(&mut Shard, &[u8], Point),
+    ) {
+        let mut found = [None; TOGETHER];
+        self.cache.find_many(points.iter().map(|(name, _)| *name), &mut found);
+        for (&(name, point), &metric) in points.iter().zip(&found) {
+            match metric {
+                Some(metric) => self.accept(metric, point),
+                None => unknown(self, name, point),
+            }
+        }
     }
 
     /// Takes a point of the node's own metrics: into this shard's cache, or into the batch of its
@@ -31,9 +141,9 @@ impl Shard {
         self.counters.received[Receiver::Own.index()] += 1;
         let point = Point { timestamp_s: self.now_s, value };
         let mut scratch = std::mem::take(&mut self.name_scratch);
-        match canonical(name, &mut scratch).and_then(|name| self.check_path(name)) {
+        match self.canonical_checked(name, &mut scratch) {
             Ok(name) => match owner(name, self.options.shard_count) {
-                owner if owner == self.options.id => self.accept(name, point),
+                owner if owner == self.options.id => self.accept_named(name, point),
                 owner => batch::push(&mut batches[owner.index()], name, point),
             },
             Err(error) => self.refuse_received(Receiver::Own, reason_of_name(error)),
@@ -59,9 +169,21 @@ impl Shard {
 
     /// Takes another shard's batch of points for metrics of this shard.
     pub fn accept_batch(&mut self, batch: &[u8]) {
-        for (name, point) in batch::records(batch) {
-            debug_assert_eq!(owner(name, self.options.shard_count), self.options.id);
-            self.accept(name, point);
+        let mut records = batch::records(batch);
+        loop {
+            let mut points: [Named<'_>; TOGETHER] = [(&[], NO_POINT); TOGETHER];
+            let mut count = 0;
+            for (place, record) in points.iter_mut().zip(&mut records) {
+                *place = record;
+                count += 1;
+            }
+            if count == 0 {
+                return;
+            }
+            self.accept_found(&points[..count], |shard, name, point| {
+                debug_assert_eq!(owner(name, shard.options.shard_count), shard.options.id);
+                shard.accept_named(name, point);
+            });
         }
     }
 
@@ -77,16 +199,21 @@ impl Shard {
                 return self.outbox.push(owner, name, point);
             }
         }
-        self.accept(name, point);
+        self.accept_named(name, point);
     }
 
-    fn accept(&mut self, name: &[u8], point: Point) {
-        let inserted = self.cache.insert(name, point);
-        if inserted.is_new {
-            self.files.begin(inserted.metric);
+    fn accept_named(&mut self, name: &[u8], point: Point) {
+        let (metric, is_new) = self.cache.find_or_add(name);
+        if is_new {
+            self.files.begin(metric);
         }
+        self.accept(metric, point);
+    }
+
+    fn accept(&mut self, metric: MetricId, point: Point) {
+        let replaced_count = self.cache.push(metric, point);
         self.counters.accepted += 1;
-        self.counters.replaced += u64::from(inserted.replaced_count);
+        self.counters.replaced += u64::from(replaced_count);
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::cache::{Cache, FlushOrder, MetricId, WriteStrategy};
 use crate::schema::Rules;
 use crate::stats::{Counters, Gauges};
+pub use ingest::Intake;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;

@@ -96,6 +96,11 @@ impl Outbox {
         self.lanes.iter().any(|lane| lane.buffers - lane.free.len() >= self.buffers_max)
     }
 
+    /// Whether some lane holds a full batch.
+    pub fn has_ready(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.ready.is_empty())
+    }
+
     /// Whether some lane holds points that are not sent.
     pub fn has_unsent(&self) -> bool {
         self.lanes.iter().any(|lane| lane.open.is_some() || !lane.ready.is_empty())

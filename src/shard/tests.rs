@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::flush::{FlushJob, Known, NextJob, Outcome};
 use super::*;
 use crate::limits::BATCH_BYTES_MAX;
+use crate::metric::point::Received;
 use crate::schema::Rules;
 use crate::stats::{DropReason, Receiver};
 use crate::whisper::{Bases, Header};
@@ -45,7 +46,8 @@ impl World {
     }
 
     fn send(&mut self, name: &str, timestamp: f64, value: f64) {
-        self.shard.ingest(Receiver::Tcp, name.as_bytes(), timestamp, value);
+        let received = Received { name: name.as_bytes(), value, timestamp };
+        self.shard.ingest(Receiver::Tcp, received);
     }
 
     /// One sweep; `fault` says what becomes of a path, `None` that it is written.

@@ -41,6 +41,15 @@ pub fn process_cpu_time() -> Duration {
     of(usage.ru_utime) + of(usage.ru_stime)
 }
 
+/// CPU time of the calling thread so far: user and system, in nanoseconds as the scheduler counts.
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer describes `time`, which outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Resident memory of the process in bytes, from /proc; 0 where that cannot be read.
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -1,9 +1,10 @@
 //! One pinned executor per core, and the few runtime calls that tasks need.
 
+use std::cell::OnceCell;
 use std::future::Future;
 use std::time::Duration;
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 
 /// A running core; joining returns when its main future has ended.
 pub type CoreHandle = glommio::ExecutorJoinHandle<()>;
@@ -15,6 +16,15 @@ pub type Task<T> = glommio::Task<T>;
 /// default would pin 30 MB per core.
 const RUNTIME_IO_BYTES: usize = 64 << 10;
 
+/// How long a busy core runs its tasks before it looks at its sockets and timers again. glommio's
+/// 100 ms would be the least answering time of a core that never sleeps, and twice that where
+/// another core is asked; a look costs some 3 us.
+const TURN: Duration = Duration::from_millis(1);
+
+thread_local! {
+    static BULK: OnceCell<TaskQueueHandle> = const { OnceCell::new() };
+}
+
 /// Starts a core's executor on its own thread, pinned to `core`.
 pub fn start_core<F, Fut>(name: &str, core: usize, main: F) -> Result<CoreHandle, String>
 where
@@ -24,6 +34,7 @@ where
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(name)
         .io_memory(RUNTIME_IO_BYTES)
+        .preempt_timer(TURN)
         .spawn(main)
         .map_err(|error| error.to_string())
 }
@@ -31,6 +42,18 @@ where
 /// Starts a task on the calling core.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     glommio::spawn_local(future)
+}
+
+/// Starts a task that may always have more to do, such as a receiver: it shares one half of the
+/// core's time with its like, and all other tasks have the other half when they need it.
+pub fn spawn_bulk<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    let queue = BULK.with(|bulk| {
+        *bulk.get_or_init(|| {
+            let shares = Shares::default();
+            glommio::executor().create_task_queue(shares, Latency::NotImportant, "bulk")
+        })
+    });
+    glommio::spawn_local_into(future, queue).expect("the queue lives as long as the executor")
 }
 
 /// Lets other tasks of this core run if this one has used up its turn.

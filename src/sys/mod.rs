@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod datagrams;
 pub mod doorbell;
 pub mod executor;
 pub mod files;

@@ -43,14 +43,26 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
     })
 }
 
-/// Starts sending batches: what is full when points come in, and the rest when the points have
-/// waited long enough for their batch to fill up.
+/// Sends full batches at once, and has the rest sent when its points have waited long enough. To be
+/// called when a receiver has taken points.
+pub fn send_soon(core: &Core) {
+    let mut shard = core.shard.borrow_mut();
+    let (has_ready, has_unsent) = (shard.outbox().has_ready(), shard.outbox().has_unsent());
+    drop(shard);
+    if has_ready {
+        send(core, false);
+    }
+    if has_unsent {
+        core.outgoing.notify();
+    }
+}
+
+/// Starts sending what is left over in open batches.
 pub fn start_sending(core: &Rc<Core>) -> Task<()> {
     let core = Rc::clone(core);
     spawn(async move {
         loop {
             core.outgoing.until(|| core.shard.borrow_mut().outbox().has_unsent()).await;
-            send(&core, false);
             sleep(BATCH_AGE_MAX).await;
             send(&core, true);
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::sys::executor::{Task, sleep, spawn};
+use crate::sys::executor::{Task, sleep, spawn, spawn_bulk};
 use crate::sys::socket::{Listener, Stream};
 use crate::tasks::core::{ConnectionOptions, Core, Speech, Stage};
 use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
@@ -46,5 +46,8 @@ fn serve(core: &Rc<Core>, stream: Stream, speech: Speech, options: ConnectionOpt
         }
         drop(registration);
     };
-    spawn(connection).detach();
+    match speech {
+        Speech::Lines | Speech::Pickles => spawn_bulk(connection).detach(),
+        Speech::Carbonlink => spawn(connection).detach(),
+    };
 }

@@ -4,11 +4,12 @@
 //! message whose end has not come is kept with its connection; its memory is part of the budget.
 
 use crate::limits::READ_BYTES;
-use crate::shard::Shard;
+use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
+use crate::tasks::exchange;
 use crate::tasks::receive_tcp::Patience;
 use crate::wire::pickle::{HEADER_BYTES, ItemError, PickleDecoder, Points, frame_bytes};
 
@@ -72,9 +73,7 @@ async fn take(
         }
         rest = take_messages(core, carry, &behind, bytes_max)?;
     }
-    if core.shard.borrow_mut().outbox().has_unsent() {
-        core.outgoing.notify();
-    }
+    exchange::send_soon(core);
     Ok(())
 }
 
@@ -213,17 +212,20 @@ fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
         return;
     }
     match decoder.points(body) {
-        Ok(mut points) => while take_point(shard, &mut points) {},
+        Ok(mut points) => {
+            let mut intake = shard.intake(Receiver::Pickle);
+            while take_point(&mut intake, &mut points) {}
+        }
         Err(_) => shard.refuse(Receiver::Pickle, DropReason::PickleMessage),
     }
 }
 
 /// Takes one point; false at the end.
-fn take_point(shard: &mut Shard, points: &mut Points<'_>) -> bool {
+fn take_point<'a>(intake: &mut Intake<'_, 'a>, points: &mut Points<'a>) -> bool {
     match points.next() {
         None => return false,
-        Some(Ok(item)) => shard.ingest(Receiver::Pickle, item.name, item.timestamp, item.value),
-        Some(Err(error)) => shard.refuse(Receiver::Pickle, reason_of(error)),
+        Some(Ok(received)) => intake.take(received),
+        Some(Err(error)) => intake.refuse(reason_of(error)),
     }
     true
 }
@@ -253,11 +255,11 @@ async fn take_slices(core: &Core, carry: &Carry) {
             core.with_shard(|shard| shard.refuse(Receiver::Pickle, DropReason::PickleMessage));
         }
         Ok(mut points) => loop {
-            let more =
-                core.with_shard(|shard| (0..SLICE_POINTS).all(|_| take_point(shard, &mut points)));
-            if core.shard.borrow_mut().outbox().has_unsent() {
-                core.outgoing.notify();
-            }
+            let more = core.with_shard(|shard| {
+                let mut intake = shard.intake(Receiver::Pickle);
+                (0..SLICE_POINTS).all(|_| take_point(&mut intake, &mut points))
+            });
+            exchange::send_soon(core);
             if !more {
                 break;
             }

@@ -6,11 +6,13 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
-use crate::shard::Shard;
+use crate::metric::point::Received;
+use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
+use crate::tasks::exchange;
 use crate::wire::line::{LineError, Lines, parse};
 
 /// The time a connection may still take for what it is waiting for.
@@ -67,9 +69,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                     break;
                 }
                 patience.unfinished(!carry.is_empty(), carry.len() <= count);
-                if core.shard.borrow_mut().outbox().has_unsent() {
-                    core.outgoing.notify();
-                }
+                exchange::send_soon(core);
                 if count == READ_BYTES {
                     // This connection has more to say; the others' turn comes first.
                     yield_now().await;
@@ -92,26 +92,32 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
 
 /// A line is longer than allowed: its connection is to be closed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LineTooLong;
+pub struct LineTooLong;
 
 /// Takes all complete lines of `carry` followed by `bytes`; the unfinished rest is left in
 /// `carry`.
-fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Result<(), LineTooLong> {
+///
+/// # Errors
+/// A line is too long; those before it are taken.
+pub fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Result<(), LineTooLong> {
     let mut bytes = bytes;
     if !carry.is_empty() {
         let end = memchr::memchr(b'\n', bytes);
         carry.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
         let Some(end) = end else { return check_unfinished(shard, carry) };
-        let taken = take_line(shard, Receiver::Tcp, carry);
+        let line = carry.strip_suffix(b"\r").unwrap_or(carry);
+        let taken = take_line(&mut shard.intake(Receiver::Tcp), parse(line));
         carry.clear();
         taken?;
         carry.shrink_to(0);
         bytes = &bytes[end + 1..];
     }
     let mut lines = Lines::new(bytes);
+    let mut intake = shard.intake(Receiver::Tcp);
     for line in &mut lines {
-        take_line(shard, Receiver::Tcp, line)?;
+        take_line(&mut intake, line)?;
     }
+    drop(intake);
     carry.extend_from_slice(&bytes[lines.consumed_bytes()..]);
     check_unfinished(shard, carry)
 }
@@ -125,20 +131,23 @@ fn check_unfinished(shard: &mut Shard, carry: &mut Vec<u8>) -> Result<(), LineTo
     Err(LineTooLong)
 }
 
-fn take_line(shard: &mut Shard, receiver: Receiver, line: &[u8]) -> Result<(), LineTooLong> {
-    match parse(line) {
-        Ok(line) => shard.ingest(receiver, line.name, line.timestamp, line.value),
+fn take_line<'a>(
+    intake: &mut Intake<'_, 'a>,
+    line: Result<Received<'a>, LineError>,
+) -> Result<(), LineTooLong> {
+    match line {
+        Ok(received) => intake.take(received),
         Err(LineError::TooLong) => {
-            shard.refuse(receiver, DropReason::LineTooLong);
+            intake.refuse(DropReason::LineTooLong);
             return Err(LineTooLong);
         }
-        Err(error) => refuse_line(shard, receiver, error),
+        Err(error) => refuse_line(intake, error),
     }
     Ok(())
 }
 
 /// Counts a bad line; an empty one is nothing.
-pub(crate) fn refuse_line(shard: &mut Shard, receiver: Receiver, error: LineError) {
+pub(crate) fn refuse_line(intake: &mut Intake<'_, '_>, error: LineError) {
     let reason = match error {
         LineError::Empty => return,
         LineError::FieldCount => DropReason::LineFields,
@@ -147,5 +156,5 @@ pub(crate) fn refuse_line(shard: &mut Shard, receiver: Receiver, error: LineErro
         LineError::TooLong => DropReason::LineTooLong,
         LineError::CutShort => DropReason::DatagramCut,
     };
-    shard.refuse(receiver, reason);
+    intake.refuse(reason);
 }

@@ -7,13 +7,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::shard::Shard;
+use crate::metric::point::Received;
+use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
-use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
+use crate::sys::executor::{Task, sleep, spawn_bulk, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
+use crate::tasks::exchange;
 use crate::tasks::receive_tcp::refuse_line;
-use crate::wire::line::{LineError, Lines, RawLine, parse, parse_unterminated};
+use crate::wire::line::{LineError, Lines, parse_unterminated};
 
 /// Datagrams taken before other tasks have their turn.
 const BURST: usize = 32;
@@ -29,7 +31,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     let core = Rc::clone(core);
     core.datagrams.set(Some(socket.borrow().descriptor()));
-    spawn(async move {
+    spawn_bulk(async move {
         loop {
             let first = wait(&core, &socket).await;
             let Ok(count) = first else {
@@ -39,9 +41,7 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
             };
             take(&core, count);
             take_more(&core, &socket.borrow(), BURST);
-            if core.shard.borrow_mut().outbox().has_unsent() {
-                core.outgoing.notify();
-            }
+            exchange::send_soon(&core);
             yield_if_needed().await;
         }
     })
@@ -78,20 +78,25 @@ fn take(core: &Core, count: usize) {
 
 /// The read buffer is larger than any datagram, so none is ever cut by us.
 fn take_datagram(shard: &mut Shard, datagram: &[u8], is_full: bool) {
+    let mut intake = shard.intake(Receiver::Udp);
     let mut lines = Lines::new(datagram);
     for line in &mut lines {
-        take_line(shard, parse(line), is_full);
+        take_line(&mut intake, line, is_full);
     }
     let rest = &datagram[lines.consumed_bytes()..];
     if !rest.is_empty() {
-        take_line(shard, parse_unterminated(rest, false), is_full);
+        take_line(&mut intake, parse_unterminated(rest, false), is_full);
     }
 }
 
-fn take_line(shard: &mut Shard, line: Result<RawLine<'_>, LineError>, is_full: bool) {
+fn take_line<'a>(
+    intake: &mut Intake<'_, 'a>,
+    line: Result<Received<'a>, LineError>,
+    is_full: bool,
+) {
     match line {
-        Ok(_) if is_full => shard.refuse(Receiver::Udp, DropReason::CacheFull),
-        Ok(line) => shard.ingest(Receiver::Udp, line.name, line.timestamp, line.value),
-        Err(error) => refuse_line(shard, Receiver::Udp, error),
+        Ok(_) if is_full => intake.refuse(DropReason::CacheFull),
+        Ok(received) => intake.take(received),
+        Err(error) => refuse_line(intake, error),
     }
 }

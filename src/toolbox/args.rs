@@ -117,6 +117,21 @@ impl Args {
         Ok((from_s, until_s))
     }
 
+    /// The value of an option that names a file or directory.
+    pub(super) fn path_of(&self, long: &str) -> Option<PathBuf> {
+        let given = self.given.iter().rfind(|(name, _)| *name == long);
+        given.map(|(_, value)| PathBuf::from(value))
+    }
+
+    /// The value of an option that is a count from 1 to `count_max`.
+    pub(super) fn count(&self, long: &str, count_max: usize) -> Result<Option<usize>, Failure> {
+        let Some(text) = self.text(long)? else { return Ok(None) };
+        match text.parse().ok().filter(|count| (1..=count_max).contains(count)) {
+            Some(count) => Ok(Some(count)),
+            None => Err(Failure::Usage(format!("--{long} takes 1 to {count_max}, not `{text}`"))),
+        }
+    }
+
     /// The arguments that are no options, from the `first` on, as text.
     pub(super) fn texts(&self, first: usize) -> Result<Vec<&str>, Failure> {
         self.words.iter().skip(first).map(|word| text_of(word, "an argument")).collect()

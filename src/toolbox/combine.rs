@@ -3,7 +3,7 @@
 use crate::whisper;
 
 use super::args::{Args, Opt, flag, value};
-use super::file::{self, Held};
+use super::file::{self, Access, Held};
 use super::json::Json;
 use super::{Failure, Session, Subcommand};
 
@@ -52,12 +52,12 @@ fn merge(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let [from, to] = args.paths()?;
     let now_s = args.now_s()?;
     let (from_s, until_s) = args.range(i64::from(now_s))?;
-    let source = file::read(&from)?;
-    let held = Held::open(&to)?;
-    let mut target = held.read()?;
+    let source = file::read(&from).map_err(Failure::at(&from))?;
+    let held = Held::open(&to, Access::Change).map_err(Failure::at(&to))?;
+    let mut target = held.read().map_err(Failure::at(&to))?;
     let merged = whisper::merge(&source, &mut target, from_s, until_s, now_s);
     let point_count = merged.map_err(Failure::at(&to))?;
-    held.write(&mut target)?;
+    held.write(&mut target).map_err(Failure::at(&to))?;
     report(args, session, point_count)
 }
 
@@ -65,17 +65,17 @@ fn fill(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let [from, to] = args.paths()?;
     let now_s = args.now_s()?;
     let (from_s, until_s) = args.range(i64::from(now_s))?;
-    let source = file::read(&from)?;
-    let held = Held::open(&to)?;
-    let mut target = held.read()?;
+    let source = file::read(&from).map_err(Failure::at(&from))?;
+    let held = Held::open(&to, Access::Change).map_err(Failure::at(&to))?;
+    let mut target = held.read().map_err(Failure::at(&to))?;
     let point_count = whisper::fill(&source, &mut target, from_s, until_s, now_s);
-    held.write(&mut target)?;
+    held.write(&mut target).map_err(Failure::at(&to))?;
     report(args, session, point_count)
 }
 
 fn report(args: &Args, session: &mut Session<'_>, point_count: usize) -> Result<u8, Failure> {
     if args.has("json") {
-        let [from, to] = args.paths()?.map(|path| Json::Text(path.display().to_string()));
+        let [from, to] = args.paths()?.map(|path| Json::path(&path));
         let fields = vec![("from", from), ("to", to), ("pointsWritten", Json::count(point_count))];
         session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
     }

@@ -60,9 +60,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         return estimate(args, session);
     }
     let path = args.path()?;
-    let mut retentions = read_retentions(&args.texts(1)?)?;
-    // Python too puts the archives into order before it looks at them.
-    retentions.sort_by_key(|retention| retention.step_s);
+    let retentions = read_archives(&args.texts(1)?)?;
     let x_files_factor = args.text("xFilesFactor")?.unwrap_or("0.5");
     let aggregation = args.text("aggregationMethod")?.unwrap_or(Aggregation::Average.name());
     let spec = SeriesSpec {
@@ -88,7 +86,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let (shown, bytes) = (path.display(), header.file_bytes());
     if is_json {
         let fields = vec![
-            ("path", Json::Text(shown.to_string())),
+            ("path", Json::path(&path)),
             ("fileSize", Json::Integer(bytes)),
             ("overwritten", Json::Bool(exists)),
         ];
@@ -126,6 +124,13 @@ fn write(mut file: &File, header: &Header, room: Room) -> io::Result<()> {
         io::copy(&mut rest, &mut io::BufWriter::with_capacity(CHUNK_BYTES, file))?;
     }
     Ok(())
+}
+
+/// Reads the archives of a new file; Python too puts them into order before it looks at them.
+pub(super) fn read_archives(texts: &[&str]) -> Result<Vec<Retention>, Failure> {
+    let mut retentions = read_retentions(texts)?;
+    retentions.sort_by_key(|retention| retention.step_s);
+    Ok(retentions)
 }
 
 fn read_retentions(texts: &[&str]) -> Result<Vec<Retention>, Failure> {

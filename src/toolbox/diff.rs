@@ -41,7 +41,8 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     // For Python an end of 0 is none.
     let until_s = args.time_s("until")?.filter(|until_s| *until_s != 0);
     let until_s = until_s.unwrap_or(i64::from(now_s));
-    let (a, b) = (file::read(&path_a)?, file::read(&path_b)?);
+    let a = file::read(&path_a).map_err(Failure::at(&path_a))?;
+    let b = file::read(&path_b).map_err(Failure::at(&path_b))?;
     let found = whisper::diff(&a, &b, args.has("ignore-empty"), until_s, now_s);
     let found = found.map_err(Failure::at(&path_b))?;
     let is_summary = args.has("summary");
@@ -49,8 +50,8 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         let archives = found.iter().map(|archive| archive_json(archive, is_summary)).collect();
         let fields = vec![
             ("archives", Json::List(archives)),
-            ("path_a", Json::Text(path_a.display().to_string())),
-            ("path_b", Json::Text(path_b.display().to_string())),
+            ("path_a", Json::path(&path_a)),
+            ("path_b", Json::path(&path_b)),
         ];
         session.out.write_all(Json::Object(fields).to_text(" : ").as_bytes())?;
         return Ok(0);

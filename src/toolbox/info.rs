@@ -26,22 +26,26 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     if texts.len() > 1 {
         return Err(Failure::Usage("takes a file and a field".to_owned()));
     }
-    let (header, bytes) = file::read_header(&path)?;
+    let (header, bytes) = file::read_header(&path).map_err(Failure::at(&path))?;
     if let Some(field) = texts.first() {
-        let text = field_text(&header, bytes, field).ok_or_else(|| {
+        let unknown = || {
             Failure::at(&path)(format!(
                 "unknown field `{field}`, valid are aggregationMethod, maxRetention, \
                  xFilesFactor, archives, fileSize"
             ))
-        })?;
-        writeln!(session.out, "{text}")?;
+        };
+        let text = match args.has("json") {
+            true => {
+                let mut fields = all_fields(&header, bytes).into_iter();
+                fields.find(|(key, _)| key == field).map(|(_, value)| value.to_text(": "))
+            }
+            false => field_text(&header, bytes, field).map(|text| text + "\n"),
+        };
+        session.out.write_all(text.ok_or_else(unknown)?.as_bytes())?;
         return Ok(0);
     }
     if args.has("json") {
-        let mut fields = header_fields(&header);
-        let archives = header.archives().iter().map(|archive| Json::Object(archive_json(archive)));
-        fields.push(("archives", Json::List(archives.collect())));
-        fields.push(("fileSize", Json::Integer(bytes)));
+        let fields = all_fields(&header, bytes);
         session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
         return Ok(0);
     }
@@ -58,6 +62,15 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         writeln!(session.out)?;
     }
     Ok(0)
+}
+
+/// What the JSON of a file has.
+fn all_fields(header: &Header, bytes: u64) -> Vec<(&'static str, Json)> {
+    let mut fields = header_fields(header);
+    let archives = header.archives().iter().map(|archive| Json::Object(archive_json(archive)));
+    fields.push(("archives", Json::List(archives.collect())));
+    fields.push(("fileSize", Json::Integer(bytes)));
+    fields
 }
 
 /// One field of the header as Python prints it.

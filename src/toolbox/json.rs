@@ -1,9 +1,13 @@
-//! JSON with two blanks a level, as `json.dumps(value, indent=2)` of Python writes it.
+//! JSON with two blanks a level, as `json.dumps(value, indent=2)` of Python writes it, or on one
+//! line where there is one object for each of many files.
 //!
+//! Ours because scripts compare it: numbers are spelled as Python's `repr` spells them, `1e+16`,
+//! and keys keep their order, which the JSON libraries would need as much code to be told.
 //! What JSON cannot spell, NaN and the infinities, becomes null; Python writes names that only
 //! Python reads.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::python;
 
@@ -31,15 +35,30 @@ impl Json {
         Json::Integer(u64::try_from(count).expect("memory is smaller than 2^64 bytes"))
     }
 
+    /// A path; what is not UTF-8 in it is replaced.
+    pub(super) fn path(path: &Path) -> Json {
+        Json::Text(path.to_string_lossy().into_owned())
+    }
+
     /// The value as text with a line end; `colon` stands between a key and its value.
     pub(super) fn to_text(&self, colon: &str) -> String {
         let mut out = String::new();
-        self.write(&mut out, colon, 0);
+        self.write(&mut out, colon, Some(0));
         out.push('\n');
         out
     }
 
-    fn write(&self, out: &mut String, colon: &str, depth: usize) {
+    /// The value on one line, with a line end.
+    pub(super) fn to_line(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out, ":", None);
+        out.push('\n');
+        out
+    }
+
+    /// `depth` is the level that lines are indented by; `None` = all on one line.
+    fn write(&self, out: &mut String, colon: &str, depth: Option<usize>) {
+        let inside = depth.map(|depth| depth + 1);
         match self {
             Json::Null => out.push_str("null"),
             Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -51,8 +70,8 @@ impl Json {
             Json::List(items) => {
                 for (at, item) in items.iter().enumerate() {
                     out.push(if at == 0 { '[' } else { ',' });
-                    new_line(out, depth + 1);
-                    item.write(out, colon, depth + 1);
+                    new_line(out, inside);
+                    item.write(out, colon, inside);
                 }
                 new_line(out, depth);
                 out.push(']');
@@ -60,10 +79,10 @@ impl Json {
             Json::Object(fields) => {
                 for (at, (key, value)) in fields.iter().enumerate() {
                     out.push(if at == 0 { '{' } else { ',' });
-                    new_line(out, depth + 1);
+                    new_line(out, inside);
                     quote(out, key);
                     out.push_str(colon);
-                    value.write(out, colon, depth + 1);
+                    value.write(out, colon, inside);
                 }
                 new_line(out, depth);
                 out.push('}');
@@ -77,7 +96,8 @@ pub(super) fn number(value: f64) -> String {
     if value.is_finite() { python::repr(value) } else { "null".to_owned() }
 }
 
-fn new_line(out: &mut String, depth: usize) {
+fn new_line(out: &mut String, depth: Option<usize>) {
+    let Some(depth) = depth else { return };
     out.push('\n');
     out.extend(std::iter::repeat_n("  ", depth));
 }
@@ -119,5 +139,8 @@ mod tests {
                     \"c\" : \"\\\"\\u00fc\\ud83d\\ude00\\n\\u007f\",\n  \
                     \"d\" : {\n    \"e\" : null\n  }\n}\n";
         assert_eq!(value.to_text(" : "), want);
+        let want = "{\"a\":[-1,1e+16,null],\"b\":[],\"c\":\"\\\"\\u00fc\\ud83d\\ude00\\n\\u007f\",\
+                    \"d\":{\"e\":null}}\n";
+        assert_eq!(value.to_line(), want);
     }
 }

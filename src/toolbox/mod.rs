@@ -8,6 +8,10 @@
 //! A command is one [`Subcommand`] in the file of its group. It reads its arguments ([`args`]),
 //! opens files ([`file`]), lets [`crate::whisper`] do the work in memory, and prints
 //! ([`python`], [`json`]). Blocking calls are right here: nothing else runs in the process.
+//!
+//! Two commands take whole trees, [`verify`] and [`resize`]: [`tree`] walks a directory and shares
+//! its files out among threads, [`progress`] tells how far they are, [`replace`] exchanges a file
+//! under a running node. Findings are printed as they come, in no order; a summary ends them.
 
 mod args;
 mod combine;
@@ -16,16 +20,21 @@ mod diff;
 mod file;
 mod info;
 mod json;
+mod migrate;
 mod path;
+mod progress;
 mod python;
+mod replace;
+mod resize;
 mod settings;
 mod show;
-mod trees;
+mod tree;
 mod update;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use args::{Args, Opt};
 
@@ -43,7 +52,7 @@ struct Subcommand {
 }
 
 /// All commands, in the order of the help.
-const SUBCOMMANDS: [&Subcommand; 11] = [
+const SUBCOMMANDS: [&Subcommand; 13] = [
     &info::INFO,
     &show::FETCH,
     &show::DUMP,
@@ -55,6 +64,8 @@ const SUBCOMMANDS: [&Subcommand; 11] = [
     &settings::SET_XFF,
     &settings::SET_AGGREGATION,
     &path::PATH,
+    &verify::VERIFY,
+    &resize::RESIZE,
 ];
 
 const HELP: &str = "\
@@ -95,7 +106,7 @@ enum Failure {
     /// A command line that makes no sense.
     Usage(String),
     /// What cannot be done, and with which file.
-    Failed { path: PathBuf, reason: String },
+    Failed(String),
     /// The answer cannot be written.
     Output(io::Error),
 }
@@ -103,7 +114,7 @@ enum Failure {
 impl Failure {
     /// Makes failures that name a file.
     fn at<E: ToString>(path: &Path) -> impl Fn(E) -> Failure {
-        move |reason| Failure::Failed { path: path.to_owned(), reason: reason.to_string() }
+        move |reason| Failure::Failed(format!("{}: {}", path.display(), reason.to_string()))
     }
 }
 
@@ -122,8 +133,8 @@ pub fn run(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> io::R
     match done {
         Ok(status) => Ok(status),
         Err(Failure::Output(error)) => Err(error),
-        Err(Failure::Failed { path, reason }) => {
-            writeln!(err, "carbyne: {}: {reason}", path.display())?;
+        Err(Failure::Failed(problem)) => {
+            writeln!(err, "carbyne: {problem}")?;
             Ok(EXIT_FAILED)
         }
         Err(Failure::Usage(problem)) => {
@@ -140,9 +151,6 @@ fn dispatch(args: &[OsString], session: &mut Session<'_>) -> Result<u8, Failure>
     if name == "--help" || name == "-h" || name == "help" {
         session.out.write_all(HELP.as_bytes())?;
         return Ok(0);
-    }
-    if name == "verify" || name == "resize" {
-        return Ok(trees::run(args, session.out, session.err)?);
     }
     let Some(command) = SUBCOMMANDS.iter().find(|command| name == command.name) else {
         let name = name.to_string_lossy();

@@ -8,7 +8,7 @@ use crate::metric::series::Aggregation;
 use crate::whisper::Header;
 
 use super::args::{Args, flag};
-use super::file::Held;
+use super::file::{Access, Held, Refusal};
 use super::json::Json;
 use super::{Failure, Session, Subcommand, python};
 
@@ -68,7 +68,8 @@ fn set_xff(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         return Err(Failure::Usage("takes a file and a number".to_owned()));
     };
     let new = read_x_files_factor(text)?;
-    let old = rewrite(&path, |header| header.x_files_factor = new.stored)?;
+    let old =
+        rewrite(&path, |header| header.x_files_factor = new.stored).map_err(Failure::at(&path))?;
     let old = f64::from(old.x_files_factor);
     if args.has("json") {
         return report_json(session, &path, Json::Float(old), Json::Float(new.given));
@@ -90,7 +91,8 @@ fn set_aggregation(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure
     let old = rewrite(&path, |header| {
         header.aggregation = aggregation;
         header.x_files_factor = x_files_factor.unwrap_or(header.x_files_factor);
-    })?;
+    })
+    .map_err(Failure::at(&path))?;
     let old = old.aggregation.name();
     if args.has("json") {
         let (old, new) = (Json::Text(old.to_owned()), Json::Text(name.to_owned()));
@@ -101,8 +103,8 @@ fn set_aggregation(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure
 }
 
 /// Changes the header of a file under its lock; gives the former one.
-fn rewrite(path: &Path, change: impl FnOnce(&mut Header)) -> Result<Header, Failure> {
-    let held = Held::open(path)?;
+fn rewrite(path: &Path, change: impl FnOnce(&mut Header)) -> Result<Header, Refusal> {
+    let held = Held::open(path, Access::Change)?;
     let old = held.read_header()?;
     let mut new = old.clone();
     change(&mut new);
@@ -116,8 +118,7 @@ fn report_json(
     old: Json,
     new: Json,
 ) -> Result<u8, Failure> {
-    let path = Json::Text(path.display().to_string());
-    let fields = vec![("path", path), ("old", old), ("new", new)];
+    let fields = vec![("path", Json::path(path)), ("old", old), ("new", new)];
     session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
     Ok(0)
 }

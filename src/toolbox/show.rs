@@ -1,11 +1,18 @@
 //! `carbyne whisper fetch` and `dump`: the values in a file.
 
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use crate::limits::NAME_BYTES_MAX;
+use crate::metric::name::name_of_path;
+use crate::metric::point::Point;
+use crate::query;
 use crate::sys::local_time;
-use crate::whisper::{Fetch, WholeFile};
+use crate::whisper::{Fetch, WholeFile, overlay};
 
 use super::args::{Args, flag, value};
+use super::file::Opened;
 use super::info::archive_fields;
 use super::{Failure, Session, Subcommand, file, json, python};
 
@@ -23,8 +30,14 @@ Prints the values of a range of time from the archive that reaches back far enou
   --pretty                times as in `Tue Nov 14 22:13:20 2023`, in the local zone
   -t, --time-format TEXT  the format of --pretty times, as of strftime
   --json                  JSON; values that JSON cannot spell are null
+  --carbonlink HOST:PORT  lays over them the points that a running node, carbon-cache or go-carbon
+                          has not written yet, rolled up where the archive is coarser
+  --name NAME             the metric's name there; without it FILE, which must then be a path below
+                          the data directory: cd to that
 ",
     options: &[
+        value("carbonlink"),
+        value("name"),
         value("from"),
         value("until"),
         value("now"),
@@ -98,12 +111,16 @@ fn fetch(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let times = Times::of(args)?;
     let from_s = args.time_s("from")?.unwrap_or(i64::from(now_s) - DAY_S);
     let until_s = args.time_s("until")?.unwrap_or(i64::from(now_s));
-    let whole = file::read(&path)?;
-    let planned = Fetch::plan(whole.header(), from_s, until_s, now_s, None);
+    // The cache first: a point only moves from there into the file.
+    let cached = cached_points(args, &path)?;
+    let file = Opened::open(&path).map_err(Failure::at(&path))?;
+    let planned = Fetch::plan(file.header(), from_s, until_s, now_s, None);
     let planned = planned.map_err(Failure::at(&path))?;
     let fetch = planned.ok_or_else(|| Failure::at(&path)("no data in the range of time"))?;
     let intervals = (fetch.from_s()..).step_by(usize::try_from(fetch.step_s()).expect("32 bits"));
-    let kept = whole.values(&fetch).into_iter().zip(intervals);
+    let mut values = file.values(&fetch).map_err(Failure::at(&path))?;
+    overlay(&mut values, &fetch, file.header(), &cached);
+    let kept = values.into_iter().zip(intervals);
     let kept = kept.filter(|(value, _)| is_kept(*value));
     if args.has("json") {
         let number = |value: Option<f64>| value.map_or("null".to_owned(), json::number);
@@ -122,10 +139,25 @@ fn fetch(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// What a running node has in memory, if it is to be asked.
+fn cached_points(args: &Args, path: &Path) -> Result<Vec<Point>, Failure> {
+    let Some(carbonlink) = args.text("carbonlink")? else { return Ok(Vec::new()) };
+    let name = match args.text("name")? {
+        Some(name) => name.to_owned(),
+        None => name_of_path(path.as_os_str().as_bytes())
+            .and_then(|name| String::from_utf8(name).ok())
+            .ok_or_else(|| Failure::at(path)("no metric name can be read from this: use --name"))?,
+    };
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+        return Err(Failure::Usage(format!("--name takes 1 to {NAME_BYTES_MAX} bytes")));
+    }
+    query::cached_points(carbonlink, query::TIMEOUT, &name).map_err(Failure::Failed)
+}
+
 fn dump(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let [path] = args.paths()?;
     let times = Times::of(args)?;
-    let whole = file::read(&path)?;
+    let whole = file::read(&path).map_err(Failure::at(&path))?;
     if args.has("json") {
         dump_json(&whole, session.out)?;
         return Ok(0);

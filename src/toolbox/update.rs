@@ -4,9 +4,10 @@ use std::io::{self, BufRead, Read};
 
 use crate::limits::TOOL_POINTS_MAX;
 use crate::metric::point::Point;
+use crate::whisper::{Bases, Update};
 
 use super::args::{Args, flag, value};
-use super::file::Held;
+use super::file::{Access, Held};
 use super::json::Json;
 use super::{Failure, Session, Subcommand};
 
@@ -42,14 +43,17 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     } else {
         texts.iter().map(|text| read_point(text, now_s)).collect::<Result<_, _>>()?
     };
-    let held = Held::open(&path)?;
-    let mut whole = held.read()?;
+    let held = Held::open(&path, Access::Change).map_err(Failure::at(&path))?;
+    let header = held.read_header().map_err(Failure::at(&path))?;
+    let mut job = Update::new();
     // whisper-update.py tells one point from several in the same way.
-    let outcome = match points.as_slice() {
-        [point] => whole.update_one(*point, now_s).map_err(Failure::at(&path))?,
-        points => whole.update_many(points, now_s),
-    };
-    held.write(&mut whole)?;
+    match points.as_slice() {
+        [point] => {
+            job.begin_one(&header, &Bases::UNKNOWN, *point, now_s).map_err(Failure::at(&path))?
+        }
+        points => job.begin_many(&header, &Bases::UNKNOWN, points, now_s),
+    }
+    let outcome = held.run(&mut job).map_err(Failure::at(&path))?;
     if outcome.points_too_old > 0 {
         let (shown, dropped) = (path.display(), outcome.points_too_old);
         let count = points.len();
@@ -60,7 +64,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     }
     if args.has("json") {
         let fields = vec![
-            ("path", Json::Text(path.display().to_string())),
+            ("path", Json::path(&path)),
             ("pointsUsed", Json::count(outcome.points_used)),
             ("pointsTooOld", Json::count(outcome.points_too_old)),
         ];
@@ -135,13 +139,13 @@ mod tests {
     fn lines_are_numbered_and_bounded() {
         let read = |text: &str| match read_points(&mut text.as_bytes(), 7) {
             Ok(points) => points.len().to_string(),
-            Err(Failure::Failed { reason, .. }) => reason,
+            Err(Failure::Failed(problem)) => problem,
             Err(other) => format!("{other:?}"),
         };
         assert_eq!(read(""), "0");
         assert_eq!(read("1:2\nN:3"), "2");
-        assert_eq!(read("1:2\n\n"), "line 2: `` is not TIME:VALUE");
+        assert_eq!(read("1:2\n\n"), "standard input: line 2: `` is not TIME:VALUE");
         let long = read(&format!("1:{}", "1".repeat(5_000)));
-        assert!(long.starts_with("line 2: `1111"), "{long}");
+        assert!(long.starts_with("standard input: line 2: `1111"), "{long}");
     }
 }

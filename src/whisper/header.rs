@@ -22,6 +22,11 @@ const ENTRY_BYTES: usize = 12;
 /// [`Header::parse`].
 pub const HEADER_BYTES_MAX: usize = METADATA_BYTES + ENTRY_BYTES * ARCHIVES_MAX;
 
+/// Longest file that is made ([`check_archives`]), so also the longest that is accepted: what an
+/// update or a fetch may hold in memory is bounded by it, and a file with holes costs its author
+/// nothing, however long it claims to be.
+const FILE_BYTES_MAX: u64 = u32::MAX as u64;
+
 /// How go-whisper's compressed files begin.
 const COMPRESSED_MAGIC: &[u8] = b"whisper_compressed";
 
@@ -108,6 +113,9 @@ impl Header {
             let needed = header.file_bytes();
             return Err(HeaderError::FileTooShort { needed, found: file_bytes });
         }
+        if header.file_bytes() > FILE_BYTES_MAX {
+            return Err(HeaderError::TooLarge(header.file_bytes()));
+        }
         Ok(header)
     }
 
@@ -177,6 +185,8 @@ pub enum HeaderError {
     RetentionTooLong,
     /// An archive that starts inside the header or inside the archive in front of it.
     Overlapping,
+    /// The archives end behind what 32-bit offsets reach.
+    TooLarge(u64),
     /// The file ends before its last archive does.
     FileTooShort {
         /// Bytes up to the end of the last archive.
@@ -205,6 +215,7 @@ impl fmt::Display for HeaderError {
             HeaderError::Overlapping => {
                 f.write_str("archive offset inside the header or another archive")
             }
+            HeaderError::TooLarge(end) => write!(f, "archives up to byte {end}, beyond 32 bits"),
             HeaderError::FileTooShort { needed, found } => {
                 write!(f, "file of {found} bytes with archives up to byte {needed}")
             }
@@ -336,6 +347,18 @@ mod tests {
         check(&[(28, u32::MAX), (36, u32::MAX)], Err(HeaderError::RetentionTooLong));
         check(&[(32, u32::MAX / 5 + 1)], Err(HeaderError::RetentionTooLong));
         check(&[(32, u32::MAX / 5)], Ok(()));
+    }
+
+    #[test]
+    fn what_a_file_with_holes_claims_is_bounded() {
+        let mut bytes = encoded(&header(&[(1, 5)]));
+        let mut check = |slot_count: u32, want: Result<(), HeaderError>| {
+            bytes[24..28].copy_from_slice(&slot_count.to_be_bytes());
+            assert_eq!(Header::parse(&bytes, u64::MAX).map(|_| ()), want, "{slot_count}");
+        };
+        check(357_913_938, Ok(()));
+        check(357_913_939, Err(HeaderError::TooLarge(4_294_967_296)));
+        check(u32::MAX, Err(HeaderError::TooLarge(51_539_607_568)));
     }
 
     #[test]

@@ -30,7 +30,7 @@
 //! - `update`: points into archives, and from each archive into the coarser ones;
 //! - `image`: the slots that an update holds in memory, its reads and its writes;
 //! - `pyset`: the order in which Python propagates, which shows in the bytes;
-//! - `fetch`: a range of one archive, read;
+//! - `fetch`: a range of one archive, read; `overlay`: what only the cache has, laid over it;
 //! - `migrate`, `resize`: a file in another layout, exactly or as whisper's tool does it.
 //! - `whole`: a file in memory from end to end, for tools;
 //! - `merge`, `fill`, `diff`: two such files brought together or compared.
@@ -43,6 +43,7 @@ mod header;
 mod image;
 mod merge;
 mod migrate;
+mod overlay;
 mod pyset;
 mod resize;
 mod rollup;
@@ -57,6 +58,7 @@ pub use header::{HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES};
 pub use image::Transfer;
 pub use merge::{UnlikeArchives, merge};
 pub use migrate::migrate;
+pub use overlay::overlay;
 pub use resize::{Resample, resize};
 pub use update::{Bases, NotCovered, Outcome, Step, Update};
 pub use whole::WholeFile;

@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::fetch::Fetch;
 use super::header::Header;
 use super::rollup::Rollup;
-use super::update::{Bases, Step, Update};
+use super::whole::WholeFile;
 use crate::metric::point::Point;
 
 /// What becomes of the points on their way.
@@ -28,12 +28,13 @@ type Reading = (i64, Option<f64>);
 /// The new file, whose header is `new`; `old` are the bytes of a file with this header.
 pub fn resize(old: &[u8], header: &Header, new: &Header, how: Resample, now_s: u32) -> Vec<u8> {
     let read = |archive: &Archive| readings(old, header, archive, now_s);
-    let mut file = NewFile::create(new, now_s);
+    let mut file = WholeFile::parse(blank(new)).expect("a new file can be used");
     match how {
         Resample::Keep => {
             for archive in header.archives().iter().rev() {
                 let known = read(archive).into_iter();
-                file.update(known.filter_map(|(time_s, value)| point(time_s, value?)).collect());
+                let points = known.filter_map(|(time_s, value)| point(time_s, value?));
+                file.update_many(&points.collect::<Vec<Point>>(), now_s);
             }
         }
         Resample::Aggregate(share_min) => {
@@ -46,11 +47,11 @@ pub fn resize(old: &[u8], header: &Header, new: &Header, how: Resample, now_s: u
                     let end = bisect_left(&times, end_s, first);
                     point(start_s, roll_up(&all[first..end], new, share_min)?)
                 };
-                file.update(windows.filter_map(value).collect());
+                file.update_many(&windows.filter_map(value).collect::<Vec<Point>>(), now_s);
             }
         }
     }
-    file.bytes
+    file.into_bytes()
 }
 
 /// A point, if the time fits into a file; all times of known values do.
@@ -138,47 +139,6 @@ fn roll_up(window: &[Reading], new: &Header, share_min: f64) -> Option<f64> {
     rollup.finish(0.0)
 }
 
-/// A file in memory that takes updates.
-struct NewFile<'a> {
-    bytes: Vec<u8>,
-    header: &'a Header,
-    bases: Bases,
-    job: Update,
-    now_s: u32,
-}
-
-impl NewFile<'_> {
-    fn create(header: &Header, now_s: u32) -> NewFile<'_> {
-        NewFile { bytes: blank(header), header, bases: Bases::EMPTY, job: Update::new(), now_s }
-    }
-
-    fn update(&mut self, points: Vec<Point>) {
-        self.job.begin_many(self.header, &self.bases, &points, self.now_s);
-        loop {
-            match self.job.step() {
-                Step::Read => {
-                    let (transfers, arena) = self.job.reads();
-                    for read in transfers {
-                        let from = usize::try_from(read.offset).expect("within the file");
-                        let bytes = &self.bytes[from..from + read.len];
-                        arena[read.start..read.start + read.len].copy_from_slice(bytes);
-                    }
-                }
-                Step::Write => {
-                    let (transfers, arena) = self.job.writes();
-                    for write in transfers {
-                        let to = usize::try_from(write.offset).expect("within the file");
-                        let bytes = &arena[write.start..write.start + write.len];
-                        self.bytes[to..to + write.len].copy_from_slice(bytes);
-                    }
-                }
-                Step::Done => break,
-            }
-        }
-        self.bases = *self.job.bases();
-    }
-}
-
 /// A new file without points.
 pub(super) fn blank(header: &Header) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -203,15 +163,15 @@ mod tests {
     #[test]
     fn points_survive_and_windows_are_pythons() {
         let (now_s, old) = (1_700_000_010, header(&[(10, 12)]));
-        let mut file = NewFile::create(&old, now_s);
+        let mut file = WholeFile::parse(blank(&old)).expect("a new file can be used");
         let points = |times: std::ops::Range<u32>| -> Vec<Point> {
             let times = times.step_by(10);
             times.map(|timestamp_s| Point { timestamp_s, value: 1.0 }).collect()
         };
-        file.update(points(now_s - 100..now_s));
+        file.update_many(&points(now_s - 100..now_s), now_s);
         let new = header(&[(10, 30), (60, 10)]);
         let check = |how: Resample, want: [usize; 2]| {
-            let bytes = resize(&file.bytes, &old, &new, how, now_s);
+            let bytes = resize(file.bytes(), &old, &new, how, now_s);
             assert_eq!(bytes.len(), 52 - 12 + 40 * 12);
             let count = |archive: &Archive| {
                 let read = readings(&bytes, &new, archive, now_s);

@@ -12,7 +12,7 @@ use super::archive::{SLOT_BYTES, decode_interval, decode_value, index};
 use super::fetch::Fetch;
 use super::header::{HEADER_BYTES_MAX, Header, HeaderError};
 use super::image::Transfer;
-use super::update::{Bases, NotCovered, Outcome, Step, Update};
+use super::update::{Bases, Outcome, Step, Update};
 
 /// A file that can be trusted, and what was written to it here.
 #[derive(Debug)]
@@ -39,6 +39,11 @@ impl WholeFile {
     /// The file as it is now.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The file as it is now, to keep.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Interval and value of every slot of an archive, in slot order; slots never written too.
@@ -76,12 +81,6 @@ impl WholeFile {
     pub fn update_many(&mut self, points: &[Point], now_s: u32) -> Outcome {
         self.job.begin_many(&self.header, &Bases::UNKNOWN, points, now_s);
         self.drive()
-    }
-
-    /// Writes a single point, see [`Update::begin_one`].
-    pub fn update_one(&mut self, point: Point, now_s: u32) -> Result<Outcome, NotCovered> {
-        self.job.begin_one(&self.header, &Bases::UNKNOWN, point, now_s)?;
-        Ok(self.drive())
     }
 
     /// Writes points into one archive and the coarser ones, see [`Update::begin_archive`].

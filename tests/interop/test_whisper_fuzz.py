@@ -1,9 +1,10 @@
 """Files: random updates leave what Python whisper leaves, in the library and through the node.
 
-`SEED=n tests/run -k whisper_fuzz` repeats a run, `SEQUENCES=n` sets its length. The node's clock
-cannot be set, so there only the batches repeat, at other times.
+`SEED=n tests/run -k whisper_fuzz` repeats a run, `SEQUENCES=n` sets its length. The node's clock is
+set by libfaketime, so that whisper can be told the same time.
 """
 
+import glob
 import json
 import os
 import pathlib
@@ -53,37 +54,54 @@ def test_a_spoiled_sequence_is_found(tmp_path):
     assert "1 of 50 sequences differ" in done.stdout, done.stdout[-5_000:]
 
 
-# Wide enough that a minute's distance from every edge leaves room: the clock moves on between the
-# two writers, and what they must agree on is which archive a point is for.
 LAYOUTS = [[(1, 300)], [(1, 240), (10, 120)], [(2, 300), (20, 60), (60, 120)],
-           [(5, 60), (30, 30), (300, 40), (600, 60)], [(60, 10), (120, 60)]]
-EDGE_S = 60
+           [(5, 60), (30, 30), (300, 40), (600, 60)], [(60, 10), (120, 60)],
+           [(1, 6), (6, 5), (30, 4)]]
+
+
+class Clock:
+    """The wall clock of nodes started from here on: it stands still where it is set. Waiting is done
+    by another clock, which goes on."""
+
+    def __init__(self, monkeypatch, home):
+        found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+        assert found, "needs libfaketime: apt-get update && apt-get install -y libfaketime"
+        self.path, self.now = home / "clock", None
+        for name, value in {
+                "LD_PRELOAD": found[0], "FAKETIME_TIMESTAMP_FILE": str(self.path),
+                "FAKETIME_FMT": "%s", "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1"}.items():
+            monkeypatch.setenv(name, value)
+
+    def set(self, now):
+        written = self.path.with_suffix(".new")
+        written.write_text(f"{now}\n")
+        written.rename(self.path)
+        self.now = now
 
 
 def some_points(dice, name, archives, now):
-    """A batch of which no point is near an edge between archives, nor one run near its ring's end
-    because of what lies in the future."""
-    reach = min(step * points for step, points in archives) - EDGE_S
-    edges = [step * points for step, points in archives]
+    """A batch as the library's sequences have them: runs, gaps, edges of archives, the future."""
     times = []
     while not times:
-        if dice.random() < 0.6:
-            step, length = dice.choice(archives)[0], dice.randrange(1, 80)
-            times = [now - step * back for back in range(length)]
-        times += [now - dice.randrange(edges[-1] + 600) for _ in range(dice.randrange(30))]
-        times += [now - dice.randrange(-20, reach) for _ in range(dice.randrange(10))]
-        times = [t for t in times if all(abs(now - t - edge) > EDGE_S for edge in edges)]
-    times += dice.choices(times, k=len(times) // 4)
-    if dice.random() < 0.5:
-        dice.shuffle(times)
+        times = sequences.draw_times(dice, archives, now)
+        if sequences.overruns(archives[0], times, now):
+            times = [t for t in times if t <= now]
     # Halves: sums of them are the same in any Python.
     return [(name, dice.randrange(-40, 41) / 2, t) for t in times]
+
+
+def one_point(dice, name, archives, now, number):
+    """A point that the finest archive covers, with a value that no earlier one has."""
+    step, points = archives[0]
+    age = dice.choice([0, 0, -1, dice.randrange(step * points + 1), step * points])
+    return (name, 1000 * number + dice.randrange(40) / 2, now - age)
 
 
 def metrics(dice):
     """{name: (archives, method, xff)}: four metrics of each of forty rules."""
     found = {}
-    for group in range(40):
+    for group in range(48):
         rule = (LAYOUTS[group % len(LAYOUTS)], sequences.METHODS[group % len(sequences.METHODS)],
                 dice.choice(sequences.X_FILES_FACTORS))
         found.update({f"fuzz.g{group}.m{metric}": rule for metric in range(4)})
@@ -96,30 +114,58 @@ def pattern(name):
 
 
 @check(bug="first-duplicate-wins", sees="incomplete|other bytes")
-def test_random_batches_through_the_node(start, tmp_path):
-    dice = random.Random(SEED)
+def test_random_batches_through_the_node(start, tmp_path, monkeypatch):
+    """Batches that the node writes as it stops, then points that it writes while it runs, each at
+    a time that the clock is set to: the node and whisper work at the same second."""
+    dice, clock = random.Random(SEED), Clock(monkeypatch, tmp_path)
     found = metrics(dice)
     firsts = [(name, *rule) for name, rule in found.items() if name.endswith(".m0")]
     schemas = [(name, pattern(name), ",".join(f"{step}:{points}" for step, points in archives))
                for name, archives, _, _ in firsts] + [("rest", ".*", "1s:10m")]
     methods = [(name, pattern(name), xff, method) for name, _, method, xff in firsts]
-    node = None
-    for turn in range(2):
+    references = {name: tmp_path / f"{name}.reference" for name in found}
+    for name, (archives, method, xff) in found.items():
+        whisper.create(str(references[name]), list(archives), xff, method)
+
+    def assert_same(turn):
+        for name, reference in references.items():
+            try:
+                assert_same_file(node, name, reference)
+            except (AssertionError, FileNotFoundError) as failure:
+                raise AssertionError(f"{failure}, turn {turn}; {AGAIN}") from None
+
+    node, clock.now = None, 1_700_000_000 + dice.randrange(1 << 20)
+    for turn in range(3):
+        clock.set(clock.now + dice.choice([1, 7, 300, 4000]))
         node = start(data=node and node.data, schemas=schemas, aggregation=methods,
                      whisper=FAR_FLUSH)
-        now = int(time.time())
-        batches = {name: some_points(dice, name, found[name][0], now) for name in found}
+        batches = {name: some_points(dice, name, found[name][0], clock.now) for name in found}
         points = [point for batch in batches.values() for point in batch]
         node.send(points)
         last = {(name, timestamp): value for name, value, timestamp in points}
         wait_for_points(node, [(name, value, t) for (name, t), value in last.items()])
         node.stop()
-        for name, (archives, method, xff) in found.items():
-            reference = tmp_path / f"{name}.reference"
-            if not reference.exists():
-                whisper.create(str(reference), list(archives), xff, method)
-            whisper.update_many(str(reference), batch_of(batches[name]))
+        for name, reference in references.items():
+            whisper.update_many(str(reference), batch_of(batches[name]), clock.now)
+        assert_same(turn)
+
+    node = start(data=node.data, schemas=schemas, aggregation=methods,
+                 whisper={"flush-interval": "1s"})
+    for turn in range(3, 9):
+        clock.set(clock.now + dice.choice([1, 1, 10, 61, 900]))
+        points = {name: one_point(dice, name, found[name][0], clock.now, turn) for name in found}
+        node.send(list(points.values()))
+        for name, (_, value, timestamp) in points.items():
+            whisper.update_many(str(references[name]), [(timestamp, value)], clock.now)
+        deadline = time.monotonic() + 30
+        while True:
             try:
-                assert_same_file(node, name, reference)
-            except AssertionError as failure:
-                raise AssertionError(f"{failure}, turn {turn}; {AGAIN}") from None
+                assert_same(turn)
+                break
+            except AssertionError:
+                # Not written yet, if it is not wrong.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+    node.stop()
+    assert_same("after the last")

@@ -30,7 +30,7 @@ mod text;
 pub use arena::arena_bytes_max;
 pub use decode::{FRAME_BYTES_MAX, PickleDecoder};
 pub use error::{FrameError, FrameFault, ItemError};
-pub use points::{Points, RawItem};
+pub use points::Points;
 pub use read::read_bytes_max;
 
 pub(super) use arena::Value;

@@ -8,17 +8,7 @@
 use super::arena::Value;
 use super::error::ItemError;
 use super::read::{Elements, Pickle, ReadBudget};
-
-/// One point as it was sent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RawItem<'a> {
-    /// The metric's name as received: any bytes of any length.
-    pub name: &'a [u8],
-    /// Seconds since the Unix epoch as received: any float, also NaN.
-    pub timestamp: f64,
-    /// The value as received: any float, also NaN.
-    pub value: f64,
-}
+use crate::metric::point::Received;
 
 /// The points of one frame. An error costs its item or point only; the next call goes on, except
 /// after [`ItemError::Repeated`], which is the last.
@@ -50,16 +40,16 @@ impl<'a> Points<'a> {
         if elements.is_at_end() { Err(ItemError::Shape) } else { Ok((name, elements)) }
     }
 
-    fn point(&self, name: &'a [u8], point: Value) -> Result<RawItem<'a>, ItemError> {
+    fn point(&self, name: &'a [u8], point: Value) -> Result<Received<'a>, ItemError> {
         let pair = self.pickle.sequence(point).and_then(Elements::pair);
         let (timestamp, value) = pair.ok_or(ItemError::Shape)?;
         let timestamp = self.pickle.number(timestamp).ok_or(ItemError::Timestamp)?;
         let value = self.pickle.number(value).ok_or(ItemError::Value)?;
-        Ok(RawItem { name, timestamp, value })
+        Ok(Received { name, timestamp, value })
     }
 
     /// Opens items until one has a point or is bad.
-    fn read(&mut self) -> Option<Result<RawItem<'a>, ItemError>> {
+    fn read(&mut self) -> Option<Result<Received<'a>, ItemError>> {
         loop {
             if let Some((name, points)) = &mut self.item {
                 let name = *name;
@@ -80,7 +70,7 @@ impl<'a> Points<'a> {
 }
 
 impl<'a> Iterator for Points<'a> {
-    type Item = Result<RawItem<'a>, ItemError>;
+    type Item = Result<Received<'a>, ItemError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_spent {

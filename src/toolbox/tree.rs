@@ -17,10 +17,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
+use super::Failure;
+use super::args::Args;
 use super::progress::{Counters, Progress, TICK};
 
 /// Most threads a command may be told to use.
-pub(super) const JOBS_MAX: usize = 1_024;
+const JOBS_MAX: usize = 1_024;
 
 /// Paths handed out at once: enough that queues cost nothing beside opening a file.
 const BATCH: usize = 64;
@@ -34,9 +36,23 @@ const FINDINGS: usize = 1_024;
 /// Extension of a Whisper file.
 const SUFFIX: &[u8] = b".wsp";
 
-/// One thread for each processor there is for us.
-pub(super) fn jobs_default() -> usize {
-    thread::available_parallelism().map_or(1, |count| count.get().min(JOBS_MAX))
+/// As many threads as `--jobs` says, or one for each processor there is for us.
+pub(super) fn jobs(args: &Args) -> Result<usize, Failure> {
+    let processors = || thread::available_parallelism().map_or(1, |count| count.get());
+    Ok(args.count("jobs", JOBS_MAX)?.unwrap_or_else(|| processors().min(JOBS_MAX)))
+}
+
+/// A path as a line shows it: one that a stranger has named cannot begin lines of its own or speak
+/// to the terminal.
+pub(super) fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for character in path.to_string_lossy().chars() {
+        match character.is_control() {
+            true => text.extend(character.escape_default()),
+            false => text.push(character),
+        }
+    }
+    text
 }
 
 /// What to walk, and how.
@@ -237,6 +253,12 @@ fn run_worker<F>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_stay_on_their_line() {
+        assert_eq!(shown(Path::new("a/\u{e4} b.wsp")), "a/\u{e4} b.wsp");
+        assert_eq!(shown(Path::new("x\n\u{1b}[2J\u{9b}.wsp")), "x\\n\\u{1b}[2J\\u{9b}.wsp");
+    }
 
     #[test]
     fn every_file_is_seen_once_and_links_and_skipped_places_never() {

@@ -1,0 +1,343 @@
+"""The canonical workloads. Each function measures one and returns rows of its table.
+
+A row: what, target, value with its spread, and the ratio to the floor where there is one. A node
+and its floor are measured in turns, so that what slows the machine down slows both; only the ratio
+inside one turn is to be trusted.
+"""
+
+import os
+import statistics
+import time
+
+from machine import (Cgroup, Node, cores, fail, floor, floor_receive, loadgen, probe,
+                     resident_bytes, summary, udp_drops)
+
+HOUR = 3600
+CACHE_ONLY = 'flush-interval = "1h"'
+BUDGET = '[cache]\nmemory-budget = "8GiB"\n'
+
+
+class Setup:
+    """How large, how often, and where."""
+
+    def __init__(self, home, disk, metrics, turns, cold):
+        self.disk = disk
+        self.home, self.metrics, self.turns, self.cold = home, metrics, turns, cold
+        # Points of one turn: some seconds of one core.
+        self.rounds = max(2, 2_500_000 // metrics)
+        # Aligned to the coarser archive, and far enough back for every round to be in the past.
+        self.start_s = int(time.time()) // 300 * 300 - 6 * HOUR
+
+    def stream(self, agents, rounds, start_s, step=1):
+        """Arguments of the sender: the metrics are the same however many agents there are not."""
+        return ["--agents", agents, "--metrics", self.metrics // agents, "--leaves", 10,
+                "--rounds", rounds, "--start", start_s, "--step", step]
+
+
+class Row:
+    def __init__(self, what, unit, values, ratios=(), target="", digits=3, note=""):
+        self.what, self.unit, self.target, self.digits = what, unit, target, digits
+        self.values, self.ratios, self.note = list(values), list(ratios), note
+
+    def cells(self):
+        return [self.what, f"{spread(self.values, self.digits)} {self.unit}".strip(),
+                f"{spread(self.ratios, 2)} x" if self.ratios else "", self.target, self.note]
+
+
+def spread(values, digits):
+    """The median, with the least and the greatest."""
+    middle = f"{statistics.median(values):,.{digits}f}"
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+
+def micros(seconds, count):
+    return seconds * 1e6 / count
+
+
+def receive(setup, shards, agents, port="line tcp", more=(), cpus=None):
+    """One turn: CPU us a point of metrics that are known, and points a second."""
+    name, protocol = {"line tcp": ("tcp", "line"), "pickle tcp": ("pickle", "pickle")}[port]
+    more = ["--protocol", protocol, *more]
+    with Node(setup.home / "node", shards, BUDGET, CACHE_ONLY) as node:
+        loadgen(node.ports[port], *setup.stream(agents, 1, setup.start_s), *more)
+        before, started = node.settle(), time.monotonic()
+        target = node.ports[port]
+        rest = setup.stream(agents, setup.rounds, setup.start_s + 1)
+        sent = loadgen(target, *rest, *more, cpus=cpus or (cores()[1:] if shards == 1 else None))
+        # What the kernel still holds when the sender is done is received in next to no time.
+        busy_s = (node.cpu_s() - before) / (time.monotonic() - started)
+        cpu_s = node.settle() - before
+        node.wait_for(f"accounting.received_{name}", sent["points"] + setup.metrics)
+        return {"us": micros(cpu_s, sent["points"]), "per_s": sent["points_per_s"],
+                "cores": busy_s, "sender_us": sent["cpu_us_per_point"]}
+
+
+def floor_a(setup, agents=4):
+    counted = floor_receive(*setup.stream(agents, setup.rounds, setup.start_s + 1))
+    return {"us": micros(counted["cpu_s"], counted["lines"]),
+            "sender_us": counted["sender"]["cpu_us_per_point"]}
+
+
+def line_one_shard(setup):
+    """CPU per received point, 1 shard, 4 connections, cache only"""
+    turns = [(receive(setup, 1, 4), floor_a(setup)) for _ in range(setup.turns)]
+    return cpu_rows(turns, "≤ 3 x") + [
+        Row("sender: CPU per line", "µs", [base["sender_us"] for _, base in turns],
+            target="≤ 0.067", digits=4, note="15 M lines/s per core")]
+
+
+def cpu_rows(turns, target):
+    return [
+        Row("node: CPU per point", "µs", [node["us"] for node, _ in turns],
+            [node["us"] / base["us"] for node, base in turns], target),
+        Row("floor (a): receive, count newlines", "µs", [base["us"] for _, base in turns]),
+        Row("throughput", "M points/s", [node["per_s"] / 1e6 for node, _ in turns], digits=2)]
+
+
+def line_two_shards(setup):
+    """CPU per received point, 2 shards, half the points foreign, 4 connections, cache only"""
+    turns = [(receive(setup, 2, 4), floor_a(setup)) for _ in range(setup.turns)]
+    return cpu_rows(turns, "≤ 4 x")
+
+
+def one_connection(setup):
+    """One connection carries everything: 2 shards against 1"""
+    turns = [(receive(setup, 2, 1), receive(setup, 1, 1)) for _ in range(setup.turns)]
+    return [
+        Row("throughput, 2 shards", "M points/s", [two["per_s"] / 1e6 for two, _ in turns],
+            [two["per_s"] / one["per_s"] for two, one in turns], "≥ 1.6 x of 1 shard", 2),
+        Row("throughput, 1 shard", "M points/s", [one["per_s"] / 1e6 for _, one in turns],
+            digits=2),
+        Row("cores busy, 2 shards", "", [two["cores"] for two, _ in turns], digits=2,
+            target="both", note="the sender needs a part of them")]
+
+
+def pickle(setup):
+    """Pickle frames of 500 points, 1 shard, 4 connections, cache only"""
+    turns = [(receive(setup, 1, 4, "pickle tcp"), floor_a(setup)) for _ in range(setup.turns)]
+    return [
+        Row("node: CPU per point", "µs", [node["us"] for node, _ in turns],
+            [node["us"] / base["us"] for node, base in turns], "≤ 0.15 µs"),
+        Row("throughput", "M points/s", [node["per_s"] / 1e6 for node, _ in turns], digits=2)]
+
+
+def udp(setup):
+    """Datagrams of 25 lines, 1 shard, 4 senders, cache only"""
+    turns = [(udp_turn(setup, 800_000), floor_a(setup)) for _ in range(setup.turns)]
+    flood = udp_turn(setup, None)
+    return [
+        Row("node: CPU per point at 0.8 M points/s", "µs", [node["us"] for node, _ in turns],
+            [node["us"] / base["us"] for node, base in turns], "≤ 5 x floor (a)"),
+        Row("lost at 0.8 M points/s, counted at the socket", "%",
+            [node["lost"] for node, _ in turns], digits=2),
+        Row("received at full speed", "M points/s", [flood["per_s"] / 1e6], digits=2,
+            note=f"{flood['sent_per_s'] / 1e6:.1f} M points/s sent, {flood['lost']:.0f} % lost")]
+
+
+def udp_turn(setup, rate):
+    with Node(setup.home / "node", 1, BUDGET, CACHE_ONLY) as node:
+        loadgen(node.ports["line tcp"], *setup.stream(4, 1, setup.start_s))
+        target, before = node.ports["line udp"], node.settle()
+        port = int(target.rsplit(":", 1)[1])
+        rounds = max(1, setup.rounds // 2)
+        pace = ["--rate", rate] if rate else []
+        sent = loadgen(target, "--protocol", "udp", *pace,
+                       *setup.stream(4, rounds, setup.start_s + 1), cpus=cores()[1:])
+        cpu_s = node.settle() - before
+        drops = udp_drops(port)
+        # All datagrams but the last of each agent's round hold 25 lines.
+        received = node.wait_for("accounting.received_udp", sent["points"] - 25 * drops)
+        return {"us": micros(cpu_s, received), "per_s": received / sent["seconds"],
+                "sent_per_s": sent["points_per_s"],
+                "lost": 100 * (sent["points"] - received) / sent["points"]}
+
+
+class Files:
+    """A node that writes files, a sweep every few seconds, and its floor over the same files."""
+
+    def __init__(self, setup):
+        self.setup, self.cgroup = setup, None
+        if setup.cold:
+            self.cgroup = Cgroup(max(256 << 20, setup.metrics * 3_000))
+        # A sweep must be over, and the next round received, before the next one begins.
+        self.interval_s = max(4, setup.metrics // 25_000) * (4 if setup.cold else 1)
+        self.cycle = 0
+
+    def __enter__(self):
+        whisper = f'flush-interval = "{self.interval_s}s"\nsparse-create = false'
+        self.node = Node(self.setup.home / "files", 1, BUDGET, whisper, cgroup=self.cgroup)
+        self.base_bytes = resident_bytes(self.node.pid)
+        return self
+
+    def __exit__(self, *_):
+        self.node.__exit__()
+        if self.cgroup:
+            self.cgroup.remove()
+
+    def wait_for_tick(self):
+        """Sleeps until a sweep has just begun, and, having nothing to write, ended."""
+        since = time.monotonic() - self.node.started
+        time.sleep(self.interval_s - since % self.interval_s + 0.3)
+        return time.monotonic() + self.interval_s - 0.5
+
+    def round(self, count):
+        """Sends `count` rounds between two sweeps and waits until they are in their files.
+        CPU seconds of receiving and of writing; none when a sweep began too early."""
+        setup, node = self.setup, self.node
+        stored = node.own("accounting.stored") or 0
+        until = self.wait_for_tick()
+        start_s = setup.start_s + 300 * self.cycle
+        self.cycle += 1
+        before = node.cpu_s()
+        sent = loadgen(node.ports["line tcp"], *setup.stream(4, count, start_s, 60),
+                       cpus=cores()[1:])
+        received = node.settle()
+        is_early = time.monotonic() > until
+        node.wait_for("accounting.stored", stored + sent["points"], 600)
+        after = node.settle()
+        return None if is_early else (received - before, after - received, sent["points"])
+
+    def floor(self):
+        paths = self.setup.home / "paths"
+        if not paths.exists():
+            with open(paths, "w") as out:
+                for top, _, names in os.walk(self.node.data / "carbyne"):
+                    top = os.path.relpath(top, self.node.data)
+                    out.writelines(f"{top}/{name}\n" for name in names)
+        return floor("update", self.node.data, paths, cgroup=self.cgroup)
+
+
+def files(setup):
+    """Files of two archives, 1 shard: creates, updates in dense sweeps, end to end"""
+    with Files(setup) as it:
+        created = it.round(1)
+        turns = []
+        for _ in range(setup.turns * 2):
+            if len(turns) < setup.turns:
+                turn = it.round(5)
+                turns += [(*turn, it.floor())] if turn else []
+        if not created or not turns:
+            fail("the node is too slow to receive five rounds between two sweeps")
+        idle_bytes = (resident_bytes(it.node.pid) - it.base_bytes) / setup.metrics
+        own_bytes = (it.node.own("accounting.memory_bytes") or 0) / setup.metrics
+        stall = stalls(it) if it.setup.metrics <= 200_000 else None
+    writes = [micros(writing, setup.metrics) for _, writing, _, _ in turns]
+    floors = [micros(base["cpu_s"], base["updates"]) for *_, base in turns]
+    rows = [
+        Row("creates per CPU second", "/s", [setup.metrics / created[1]], digits=0,
+            target="≥ 40,000/s", note=f"{micros(created[1], setup.metrics):.1f} µs each"),
+        Row("CPU per update of 5 points", "µs", writes,
+            [mine / base for mine, base in zip(writes, floors)], "≤ 1.4 x", 2),
+        Row("floor (b): open, 2 pwrite, close", "µs", floors, digits=2),
+        Row("CPU per point end to end, 5 points an update", "µs",
+            [micros(receiving + writing, points) for receiving, writing, points, _ in turns],
+            target="≤ 1.3 µs"),
+        Row("memory per idle metric", "B", [idle_bytes], digits=0, target="≤ 200 B",
+            note=f"resident, after 5 points each; by the node's own count {own_bytes:.0f} B")]
+    if stall:
+        rows.append(Row("answers of the cache while a sweep runs: p99", "ms",
+                        [stall["p99"] / 1e3], target="≤ 1 ms",
+                        note=f"p50 {stall['p50']} µs, max {stall['max'] / 1e3:.1f} ms, "
+                             f"{stall['answers']} questions, nothing received meanwhile"))
+    return rows
+
+
+def stalls(it):
+    """Carbonlink's times over one whole interval with a sweep in it, while nothing is received."""
+    setup = it.setup
+    it.wait_for_tick()
+    loadgen(it.node.ports["line tcp"],
+            *setup.stream(4, 5, setup.start_s + 300 * it.cycle, 60), cpus=cores()[1:])
+    it.node.settle()
+    return probe(it.node.ports["carbonlink"], 500, it.interval_s, some_names(setup))
+
+
+def some_names(setup):
+    per_agent = setup.metrics // 4
+    numbers = [number * 7919 % per_agent for number in range(200)]
+    return [f"carbyne.loadgen.agent.{index % 4}.metrics.{number // 10}.{number % 10}"
+            for index, number in enumerate(numbers)]
+
+
+def queries(setup):
+    """Carbonlink at 1,000 questions a second while lines come at full speed, 2 shards, files on"""
+    with Node(setup.home / "queries", 2, BUDGET) as node:
+        loadgen(node.ports["line tcp"], *setup.stream(4, 1, setup.start_s))
+        node.wait_for("accounting.stored", setup.metrics, 600)
+        node.settle()
+        sender = loadgen(node.ports["line tcp"], *setup.stream(4, 1_000_000, setup.start_s),
+                         "--window", 3600, "--duration", 8, background=True)
+        time.sleep(1)
+        answers = probe(node.ports["carbonlink"], 1000, 6, some_names(setup))
+        sent = summary(sender)
+    return [
+        Row("answering time p99", "ms", [answers["p99"] / 1e3], target="≤ 2 ms",
+            note=f"p50 {answers['p50']} µs, p90 {answers['p90']} µs, "
+                 f"p99.9 {answers['p999'] / 1e3:.1f} ms, max {answers['max'] / 1e3:.1f} ms"),
+        Row("p99 from when a connection was free to ask", "ms", [answers["asked_p99"] / 1e3],
+            note=f"p50 {answers['asked_p50']} µs; 32 connections"),
+        Row("answers", "/s", [answers["answers"] / 6], digits=0,
+            note=f"{answers['unasked']} questions could not be asked in time"),
+        Row("received meanwhile", "M points/s", [sent["points_per_s"] / 1e6], digits=2,
+            note="the node, its writers, the sender and the questions share two cores")]
+
+
+def memory(setup):
+    """Memory of waiting points, 1 shard, cache only"""
+    with Node(setup.home / "node", 1, BUDGET, CACHE_ONLY) as node:
+        base, at, sent = resident_bytes(node.pid), {}, 0
+        for count in [1, 60]:
+            loadgen(node.ports["line tcp"],
+                    *setup.stream(4, count - sent, setup.start_s + 60 * sent, 60))
+            node.settle()
+            at[count], sent = resident_bytes(node.pid) - base, count
+        node.wait_for("accounting.received_tcp", 60 * setup.metrics)
+    per_metric = at[1] / setup.metrics
+    return [
+        Row("per metric with 1 point", "B", [per_metric], digits=0),
+        Row("per waiting point at 60 a metric", "B", [(at[60] - at[1]) / setup.metrics / 59],
+            digits=2, target="≤ 8 B", note="the 59 that came after the first"),
+        Row("the same with its share of the metric", "B", [at[60] / setup.metrics / 60],
+            digits=2)]
+
+
+def idle(setup):
+    """A node that nobody talks to, 2 shards"""
+    with Node(setup.home / "node", 2, BUDGET) as node:
+        before, then = node.cpu_s(), time.monotonic()
+        time.sleep(5)
+        share = (node.cpu_s() - before) / (time.monotonic() - then)
+    return [Row("CPU of one core", "%", [share * 100], target="≤ 0.5 %", digits=2,
+                note="own metrics every second instead of every minute")]
+
+
+def append(setup):
+    """Floor (c): O_DIRECT writes, one behind the other"""
+    rows = []
+    for kib in [64, 256, 1024]:
+        runs = [floor("append", setup.disk / "log", kib << 10, (64 << 10) // kib)
+                for _ in range(setup.turns)]
+        rows.append(Row(f"CPU per write of {kib} KiB", "µs",
+                        [micros(run["cpu_s"], run["writes"]) for run in runs], digits=1,
+                        note=f"{64 / statistics.median(run['seconds'] for run in runs):,.0f} "
+                             "MiB/s"))
+    return rows
+
+
+WORKLOADS = {
+    "line-1-shard": line_one_shard,
+    "line-2-shards": line_two_shards,
+    "one-connection": one_connection,
+    "pickle": pickle,
+    "udp": udp,
+    "files": files,
+    "queries": queries,
+    "memory": memory,
+    "idle": idle,
+    "append": append,
+}
+
+# The page cache plays no part in the others.
+COLD = ["files"]
