@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! received = accepted + dropped before acceptance + on the way between cores
-//! accepted = replaced + waiting + writing + committed + dropped after acceptance
+//! accepted + recovered = replaced + waiting + writing + committed + dropped after acceptance
 //! ```
 
 use std::fmt;
@@ -197,6 +197,28 @@ counters! {
     accept_errors,
     /// Schema patterns that took too many steps on a name and were passed over.
     patterns_given_up,
+    /// Points of earlier runs, found in their logs.
+    recovered,
+    /// Points that are in the cache at the stop, and in the log.
+    logged,
+    /// Points received by the log.
+    wal_received,
+    /// Of them, those that survive the end of the process.
+    wal_written,
+    /// Of them, those that survive a loss of power.
+    wal_synced,
+    /// Points written to the log again so that an old segment could go.
+    wal_carried,
+    /// Bytes written to the log.
+    wal_bytes,
+    /// Commits to the log.
+    wal_commits,
+    /// Commits that failed and were written again.
+    wal_failed_commits,
+    /// Checkpoints.
+    wal_checkpoints,
+    /// Checkpoints that failed.
+    wal_failed_checkpoints,
 }
 
 impl Counters {
@@ -246,6 +268,10 @@ pub struct Gauges {
     pub quarantined: u64,
     /// Open connections: lines, pickles, carbonlink.
     pub connections: [u64; 3],
+    /// Files of the log.
+    pub wal_segments: u64,
+    /// Points that found no room in the log yet.
+    pub wal_unlogged: u64,
 }
 
 impl Gauges {
@@ -258,6 +284,8 @@ impl Gauges {
         self.budget_bytes += other.budget_bytes;
         self.points_max += other.points_max;
         self.quarantined += other.quarantined;
+        self.wal_segments += other.wal_segments;
+        self.wal_unlogged += other.wal_unlogged;
         for (mine, theirs) in self.connections.iter_mut().zip(other.connections) {
             *mine += theirs;
         }
@@ -290,6 +318,7 @@ pub fn publish(report: &Report, mut emit: impl FnMut(fmt::Arguments<'_>, f64)) {
     carbon_names(report, &mut emit);
     go_carbon_names(report, &mut emit);
     accounting(report, &mut emit);
+    log(report, &mut emit);
 }
 
 /// A count as a metric's value: exact up to 2^53.
@@ -364,6 +393,23 @@ fn go_carbon_names(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f6
     emit(format_args!("runtime.GOMAXPROCS"), value(report.shards));
 }
 
+/// How far the log is. `received_points` less `synced_points` is what a loss of power costs now,
+/// less `written_points` what the end of the process does.
+fn log(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
+    let (total, gauges) = (&report.total, &report.gauges);
+    emit(format_args!("wal.received_points"), value(total.wal_received));
+    emit(format_args!("wal.written_points"), value(total.wal_written));
+    emit(format_args!("wal.synced_points"), value(total.wal_synced));
+    emit(format_args!("wal.unlogged_points"), value(gauges.wal_unlogged));
+    emit(format_args!("wal.carried_points"), value(total.wal_carried));
+    emit(format_args!("wal.bytes"), value(total.wal_bytes));
+    emit(format_args!("wal.segments"), value(gauges.wal_segments));
+    emit(format_args!("wal.commits"), value(total.wal_commits));
+    emit(format_args!("wal.failed_commits"), value(total.wal_failed_commits));
+    emit(format_args!("wal.checkpoints"), value(total.wal_checkpoints));
+    emit(format_args!("wal.failed_checkpoints"), value(total.wal_failed_checkpoints));
+}
+
 fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     let (total, gauges) = (&report.total, &report.gauges);
     let received: u64 = total.received.iter().sum();
@@ -374,6 +420,7 @@ fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     }
     emit(format_args!("accounting.refused"), value(total.refused.iter().sum()));
     emit(format_args!("accounting.accepted"), value(total.accepted));
+    emit(format_args!("accounting.recovered"), value(total.recovered));
     emit(format_args!("accounting.replaced"), value(total.replaced));
     emit(format_args!("accounting.stored"), value(total.committed));
     emit(format_args!("accounting.waiting"), value(gauges.waiting));

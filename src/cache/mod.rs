@@ -7,6 +7,8 @@
 //! - A point is readable from [`Cache::insert`] until [`Cache::confirm`]; while a flush is under
 //!   way its points sit in the entry's *writing* chain and new ones gather in *waiting*.
 //! - Inserting a point of a known metric allocates nothing once its blocks exist.
+//! - A chain with points that are in the log holds the segment that the oldest of them is in, or an
+//!   older one. What is held anew and what is released, the shard is told and passes on.
 //!
 //! Points come from `shard::ingest`; `shard::flush` takes them and confirms or restores them.
 
@@ -17,6 +19,7 @@ mod slab;
 
 use hashbrown::HashTable;
 
+use crate::metric::mark::Mark;
 use crate::metric::point::Point;
 pub use order::{FlushOrder, NextFlush, WriteStrategy};
 use points::{Chain, FrozenChain, Points, sort_last_wins};
@@ -45,12 +48,33 @@ pub const FIND_TOGETHER: usize = 32;
 /// table's usual load, the allocator's header and the shard's knowledge of its file.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<TableSlot>() + 16 + 32;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 struct Entry {
     name: Box<[u8]>,
+    mark: Mark,
     waiting: Chain,
     writing: FrozenChain,
+    /// Segments of the log that the chains hold, or [`NO_HOLD`].
+    waiting_hold: u32,
+    writing_hold: u32,
+}
+
+/// A chain without points in the log. As it is greater than any segment's number, the lesser of two
+/// holds is the older one.
+const NO_HOLD: u32 = u32::MAX;
+
+impl Default for Entry {
+    fn default() -> Entry {
+        Entry {
+            name: Box::default(),
+            mark: Mark::default(),
+            waiting: Chain::default(),
+            writing: FrozenChain::default(),
+            waiting_hold: NO_HOLD,
+            writing_hold: NO_HOLD,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry is one cache line");
@@ -60,6 +84,26 @@ struct TableSlot {
     /// Other bits of the hash than those that choose the sub-table and the place in it.
     check: u32,
     id: u32,
+}
+
+/// What [`Cache::take`] did beside its main work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Points merged away because of equal timestamps.
+    pub merged: u32,
+    /// A segment of the log that is held once more.
+    pub held: Option<u32>,
+}
+
+/// What became of points that wait again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Points merged away because of equal timestamps.
+    pub merged: u32,
+    /// Points dropped.
+    pub dropped: u32,
+    /// Segments of the log that are held once less.
+    pub released: [Option<u32>; 2],
 }
 
 /// Points by metric.
@@ -175,9 +219,9 @@ impl Cache {
 
     /// Hands the metric's waiting points to a flush: appends them to `out` in ascending order and
     /// keeps them readable until [`Cache::confirm`] or [`Cache::restore`]. If there are more than
-    /// `points_max` (at least a block's), it takes the oldest, somewhat fewer than that. Returns
-    /// how many were merged away because of equal timestamps.
-    pub fn take(&mut self, metric: MetricId, points_max: u32, out: &mut Vec<Point>) -> u32 {
+    /// `points_max` (at least a block's), it takes the oldest, somewhat fewer than that; then both
+    /// parts hold what the whole held.
+    pub fn take(&mut self, metric: MetricId, points_max: u32, out: &mut Vec<Point>) -> Taken {
         debug_assert!(out.is_empty(), "points of one metric only");
         let entry = self.entries.get_mut(metric.0);
         assert!(entry.writing.count() == 0, "one flush per metric at a time");
@@ -187,20 +231,26 @@ impl Cache {
         let moved = u64::from(entry.writing.count());
         self.waiting_count -= moved + u64::from(merged);
         self.writing_count += moved;
-        merged
+        entry.writing_hold = entry.waiting_hold;
+        if entry.waiting.count() == 0 {
+            entry.waiting_hold = NO_HOLD;
+            return Taken { merged, held: None };
+        }
+        Taken { merged, held: held(entry.waiting_hold) }
     }
 
-    /// The points of the metric's flush are in its file: forgets them.
-    pub fn confirm(&mut self, metric: MetricId) {
+    /// The points of the metric's flush are in its file: forgets them. Returns the segment of the
+    /// log that they held.
+    pub fn confirm(&mut self, metric: MetricId) -> Option<u32> {
         let entry = self.entries.get_mut(metric.0);
         self.writing_count -= u64::from(entry.writing.count());
         self.points.clear_frozen(&mut entry.writing);
+        held(std::mem::replace(&mut entry.writing_hold, NO_HOLD))
     }
 
     /// The metric's flush failed: its points wait again, behind nothing and before nothing; of
     /// equal timestamps the one received later wins. At most `points_max` are kept, the newest.
-    /// Returns (merged, dropped) counts.
-    pub fn restore(&mut self, metric: MetricId, points_max: u32) -> (u32, u32) {
+    pub fn restore(&mut self, metric: MetricId, points_max: u32) -> Kept {
         let entry = self.entries.get_mut(metric.0);
         let mut all = Vec::with_capacity((entry.writing.count() + entry.waiting.count()) as usize);
         self.points.collect_frozen(&entry.writing, &mut all);
@@ -212,30 +262,98 @@ impl Cache {
         self.points.clear_frozen(&mut entry.writing);
         self.points.refill(&mut entry.waiting, &all[dropped..]);
         self.waiting_count += u64::from(entry.waiting.count());
-        (merged, u32::try_from(dropped).expect("a chain counts its points in 32 bits"))
+        let (mut older, newer) = (
+            entry.waiting_hold.min(entry.writing_hold),
+            entry.waiting_hold.max(entry.writing_hold),
+        );
+        entry.writing_hold = NO_HOLD;
+        let mut released = [held(newer), None];
+        if entry.waiting.count() == 0 {
+            released[1] = held(std::mem::replace(&mut older, NO_HOLD));
+        }
+        entry.waiting_hold = older;
+        let dropped = u32::try_from(dropped).expect("a chain counts its points in 32 bits");
+        Kept { merged, dropped, released }
     }
 
-    /// Drops all but the newest `points_max` waiting points; returns (merged, dropped) counts.
-    pub fn trim(&mut self, metric: MetricId, points_max: u32) -> (u32, u32) {
+    /// Drops all but the newest `points_max` waiting points.
+    pub fn trim(&mut self, metric: MetricId, points_max: u32) -> Kept {
         if self.waiting_of(metric) <= points_max || self.is_writing(metric) {
-            return (0, 0);
+            return Kept::default();
         }
         self.restore(metric, points_max)
     }
 
-    /// Drops a metric's entry if it has no points; its id may be given to another metric.
-    pub fn forget(&mut self, metric: MetricId) -> bool {
+    /// What the log needs to take a point of the metric.
+    pub fn mark_and_name(&mut self, metric: MetricId) -> (&mut Mark, &[u8]) {
+        let entry = self.entries.get_mut(metric.0);
+        (&mut entry.mark, &entry.name)
+    }
+
+    /// A waiting point of the metric, there or to come next, is in this segment of the log. True:
+    /// the metric holds it now; false: an older one is held already.
+    pub fn hold(&mut self, metric: MetricId, segment: u32) -> bool {
+        let entry = self.entries.get_mut(metric.0);
+        let is_first = entry.waiting_hold == NO_HOLD;
+        if is_first {
+            entry.waiting_hold = segment;
+        }
+        is_first
+    }
+
+    /// A point that was pushed some time ago is in this segment of the log now. Returns how often
+    /// it is held more: once for each chain with points that holds nothing.
+    pub fn hold_late(&mut self, metric: MetricId, segment: u32) -> u32 {
+        let entry = self.entries.get_mut(metric.0);
+        let mut count = 0;
+        if entry.waiting.count() > 0 && entry.waiting_hold == NO_HOLD {
+            entry.waiting_hold = segment;
+            count += 1;
+        }
+        if entry.writing.count() > 0 && entry.writing_hold == NO_HOLD {
+            entry.writing_hold = segment;
+            count += 1;
+        }
+        count
+    }
+
+    /// The segment of the log that the metric's waiting points hold.
+    pub fn waiting_hold(&self, metric: MetricId) -> Option<u32> {
+        held(self.entries.get(metric.0).waiting_hold)
+    }
+
+    /// Appends the metric's waiting points to `out`, each timestamp once with its latest value.
+    pub fn waiting_points(&self, metric: MetricId, out: &mut Vec<Point>) {
+        self.points.collect(&self.entries.get(metric.0).waiting, out);
+        sort_last_wins(out);
+    }
+
+    /// All waiting points of the metric are in the log again, from this segment on. Returns the
+    /// segment they held before.
+    pub fn move_hold(&mut self, metric: MetricId, segment: u32) -> Option<u32> {
+        held(std::mem::replace(&mut self.entries.get_mut(metric.0).waiting_hold, segment))
+    }
+
+    /// Drops a metric's entry if it has no points; its id may be given to another metric. Returns
+    /// the mark and the name it had.
+    pub fn forget(&mut self, metric: MetricId) -> Option<(Mark, Box<[u8]>)> {
         let entry = self.entries.get_mut(metric.0);
         if entry.waiting.count() > 0 || entry.writing.count() > 0 || entry.name.is_empty() {
-            return false;
+            return None;
         }
-        let name = std::mem::take(&mut entry.name);
+        assert!(
+            entry.waiting_hold == NO_HOLD && entry.writing_hold == NO_HOLD,
+            "a metric without points holds {} and {}",
+            entry.waiting_hold,
+            entry.writing_hold
+        );
+        let (mark, name) = (entry.mark, std::mem::take(&mut entry.name));
         let hash = self.hasher.hash_one(&*name);
         let removed = self.tables[table_of(hash)].find_entry(hash, |slot| slot.id == metric.0);
         removed.expect("an entry with a name is in the name table").remove();
         self.names_bytes -= name.len();
         self.entries.give(metric.0);
-        true
+        Some((mark, name))
     }
 
     /// Ids lie below this number; those without a metric have an empty name.
@@ -297,6 +415,11 @@ impl Cache {
             .insert_unique(hash, slot, |slot| hasher.hash_one(&*entries.get(slot.id).name));
         id
     }
+}
+
+/// A hold as a caller sees it.
+fn held(hold: u32) -> Option<u32> {
+    (hold != NO_HOLD).then_some(hold)
 }
 
 /// No entry; entries are slots of a slab, which never has this number.

@@ -1,6 +1,6 @@
 //! The cache against a model: a plain map per metric, and the order of sweeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -13,6 +13,11 @@ enum Op {
     Confirm(u8),
     Restore(u8, u32),
     Forget(u8),
+    /// The log has no room for the next points.
+    Overflow,
+    /// The log takes the points it had no room for.
+    Late,
+    Carry(u8),
 }
 
 /// Mostly regular, now and then far apart.
@@ -33,8 +38,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         16 => (0u8..5, times(), values()).prop_map(|(m, t, v)| Op::Insert(m, t, v)),
         2 => (0u8..5, 60u32..90).prop_map(|(m, n)| Op::Take(m, n)),
         1 => (0u8..5).prop_map(Op::Confirm),
-        1 => (0u8..5, 1u32..30).prop_map(|(m, n)| Op::Restore(m, n)),
+        1 => (0u8..5, 0u32..30).prop_map(|(m, n)| Op::Restore(m, n)),
         1 => (0u8..5).prop_map(Op::Forget),
+        1 => Just(Op::Overflow),
+        1 => Just(Op::Late),
+        1 => (0u8..5).prop_map(Op::Carry),
     ];
     prop::collection::vec(op, 0..800)
 }
@@ -43,6 +51,53 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 struct Model {
     waiting: BTreeMap<u32, f64>,
     writing: BTreeMap<u32, f64>,
+    /// Where in the log the points of the two chains are, those that were replaced too.
+    waiting_in: BTreeSet<u32>,
+    writing_in: BTreeSet<u32>,
+}
+
+/// The log's side: what the cache has said of its holds.
+#[derive(Default)]
+struct Holds {
+    reported: BTreeMap<u32, i64>,
+    segment: u32,
+    is_full: bool,
+    /// Metrics with a point that is not in the log.
+    late: Vec<u8>,
+}
+
+impl Holds {
+    fn hold(&mut self, segment: u32, count: u32) {
+        *self.reported.entry(segment).or_default() += i64::from(count);
+    }
+
+    fn release(&mut self, segments: impl IntoIterator<Item = u32>) {
+        for segment in segments {
+            *self.reported.entry(segment).or_default() -= 1;
+        }
+    }
+
+    /// What was said adds up to what the chains hold, and no chain holds too little.
+    fn check(&mut self, cache: &Cache, models: &[Model; 5]) {
+        let mut held: BTreeMap<u32, i64> = BTreeMap::new();
+        for (m, model) in models.iter().enumerate() {
+            let Some(metric) = cache.lookup(format!("metric.{m}").as_bytes()) else { continue };
+            let entry = cache.entries.get(metric.0);
+            let chains =
+                [(entry.waiting_hold, &model.waiting_in), (entry.writing_hold, &model.writing_in)];
+            for (hold, segments) in chains {
+                if hold != NO_HOLD {
+                    *held.entry(hold).or_default() += 1;
+                }
+                let oldest = segments.first().copied().unwrap_or(NO_HOLD);
+                assert!(hold <= oldest, "{hold} is held, points are in {segments:?}");
+            }
+            assert!(!model.waiting.is_empty() || entry.waiting_hold == NO_HOLD);
+            assert!(!model.writing.is_empty() || entry.writing_hold == NO_HOLD);
+        }
+        self.reported.retain(|_, count| *count != 0);
+        assert_eq!(self.reported, held);
+    }
 }
 
 fn read_model(model: &Model) -> Vec<(u32, f64)> {
@@ -71,48 +126,109 @@ fn insert(cache: &mut Cache, name: &[u8], point: Point) -> u32 {
     cache.push(metric, point)
 }
 
-fn apply(cache: &mut Cache, models: &mut [Model; 5], op: &Op) {
-    let name_of = |m: u8| format!("metric.{m}").into_bytes();
+fn name_of(m: u8) -> Vec<u8> {
+    format!("metric.{m}").into_bytes()
+}
+
+fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
     match *op {
         Op::Insert(m, timestamp_s, value) => {
-            insert(cache, &name_of(m), Point { timestamp_s, value });
-            models[usize::from(m)].waiting.insert(timestamp_s, value);
-        }
-        Op::Take(m, points_max) => {
             let model = &mut models[usize::from(m)];
+            let (metric, _) = cache.find_or_add(&name_of(m));
+            log.segment += u32::from(timestamp_s.is_multiple_of(3));
+            if log.is_full {
+                log.late.push(m);
+            } else {
+                log.hold(log.segment, u32::from(cache.hold(metric, log.segment)));
+                model.waiting_in.insert(log.segment);
+            }
+            insert(cache, &name_of(m), Point { timestamp_s, value });
+            model.waiting.insert(timestamp_s, value);
+        }
+        Op::Forget(m) => {
             let Some(metric) = cache.lookup(&name_of(m)) else { return };
+            let empty = read_model(&models[usize::from(m)]).is_empty();
+            if log.late.is_empty() {
+                let forgotten = cache.forget(metric).map(|(_, name)| name.to_vec());
+                assert_eq!(forgotten, empty.then(|| name_of(m)));
+            }
+        }
+        Op::Overflow => log.is_full = true,
+        Op::Late => {
+            log.is_full = false;
+            for m in std::mem::take(&mut log.late) {
+                let metric = cache.lookup(&name_of(m)).expect("not forgotten meanwhile");
+                log.hold(log.segment, cache.hold_late(metric, log.segment));
+                let model = &mut models[usize::from(m)];
+                let chains = [
+                    (&model.waiting, &mut model.waiting_in),
+                    (&model.writing, &mut model.writing_in),
+                ];
+                for (points, segments) in chains {
+                    segments.extend((!points.is_empty()).then_some(log.segment));
+                }
+            }
+        }
+        Op::Take(..) | Op::Confirm(_) | Op::Restore(..) | Op::Carry(_) => {
+            flush(cache, models, log, op);
+        }
+    }
+}
+
+/// What happens to points on their way to their file.
+fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
+    let (Op::Take(m, _) | Op::Confirm(m) | Op::Restore(m, _) | Op::Carry(m)) = *op else { return };
+    let Some(metric) = cache.lookup(&name_of(m)) else { return };
+    let model = &mut models[usize::from(m)];
+    match *op {
+        Op::Take(_, points_max) => {
             if cache.is_writing(metric) || cache.waiting_of(metric) == 0 {
                 return;
             }
             let mut out = Vec::new();
-            cache.take(metric, points_max, &mut out);
+            let taken = cache.take(metric, points_max, &mut out);
+            taken.held.into_iter().for_each(|segment| log.hold(segment, 1));
             model.writing = std::mem::take(&mut model.waiting);
             let rest = model.writing.keys().nth(out.len()).copied();
             assert!(!out.is_empty() && out.len() <= points_max as usize);
             assert!(rest.is_none() || model.writing.len() > points_max as usize);
             model.waiting = rest.map(|rest| model.writing.split_off(&rest)).unwrap_or_default();
+            model.writing_in = model.waiting_in.clone();
+            if model.waiting.is_empty() {
+                model.waiting_in.clear();
+            }
             assert_eq!(pairs(&out), model.writing.clone().into_iter().collect::<Vec<_>>());
         }
-        Op::Confirm(m) => {
-            let Some(metric) = cache.lookup(&name_of(m)) else { return };
-            cache.confirm(metric);
-            models[usize::from(m)].writing.clear();
+        Op::Confirm(_) => {
+            log.release(cache.confirm(metric));
+            model.writing.clear();
+            model.writing_in.clear();
         }
-        Op::Restore(m, points_max) => {
-            let Some(metric) = cache.lookup(&name_of(m)) else { return };
-            let model = &mut models[usize::from(m)];
-            let (_, dropped) = cache.restore(metric, points_max);
+        Op::Restore(_, points_max) => {
+            let kept = cache.restore(metric, points_max);
+            log.release(kept.released.into_iter().flatten());
             let mut all = read_model(model);
             let excess = all.len().saturating_sub(points_max as usize);
-            assert_eq!(dropped as usize, excess);
+            assert_eq!(kept.dropped as usize, excess);
             model.waiting = all.drain(excess..).collect();
             model.writing.clear();
+            model.waiting_in.append(&mut model.writing_in);
+            if model.waiting.is_empty() {
+                model.waiting_in.clear();
+            }
         }
-        Op::Forget(m) => {
-            let Some(metric) = cache.lookup(&name_of(m)) else { return };
-            let empty = read_model(&models[usize::from(m)]).is_empty();
-            assert_eq!(cache.forget(metric), empty);
+        Op::Carry(_) => {
+            let Some(before) = cache.waiting_hold(metric) else { return };
+            let mut points = Vec::new();
+            cache.waiting_points(metric, &mut points);
+            assert_eq!(pairs(&points), model.waiting.clone().into_iter().collect::<Vec<_>>());
+            log.segment += 1;
+            log.hold(log.segment, 1);
+            assert_eq!(cache.move_hold(metric, log.segment), Some(before));
+            log.release([before]);
+            model.waiting_in = BTreeSet::from([log.segment]);
         }
+        Op::Insert(..) | Op::Forget(_) | Op::Overflow | Op::Late => {}
     }
 }
 
@@ -122,8 +238,10 @@ proptest! {
     fn behaves_like_a_map(ops in ops()) {
         let mut cache = Cache::new();
         let mut models: [Model; 5] = Default::default();
+        let mut log = Holds::default();
         for op in &ops {
-            apply(&mut cache, &mut models, op);
+            apply(&mut cache, &mut models, &mut log, op);
+            log.check(&cache, &models);
             for (m, model) in models.iter().enumerate() {
                 let name = format!("metric.{m}").into_bytes();
                 prop_assert_eq!(read(&cache, &name), read_model(model));
@@ -137,7 +255,7 @@ proptest! {
             let mut out = Vec::new();
             if cache.waiting_of(metric) > 0 { cache.take(metric, 500, &mut out); }
             cache.confirm(metric);
-            prop_assert!(cache.forget(metric));
+            prop_assert!(cache.forget(metric).is_some());
         }
         prop_assert_eq!((cache.bytes(), cache.waiting_count(), cache.writing_count()), (0, 0, 0));
     }
@@ -154,7 +272,7 @@ fn counts_what_a_point_replaces() {
     assert_eq!(insert(&mut cache, b"a", point(5, 4.0)), 0);
     let mut out = Vec::new();
     let metric = cache.lookup(b"a").unwrap();
-    assert_eq!(cache.take(metric, 500, &mut out), 1);
+    assert_eq!(cache.take(metric, 500, &mut out), Taken { merged: 1, held: None });
     assert_eq!(pairs(&out), [(5, 4.0), (10, 2.0)]);
     assert_eq!((cache.waiting_count(), cache.writing_count()), (0, 2));
 }

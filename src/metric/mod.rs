@@ -3,9 +3,11 @@
 //! - *metric*: a named series of datapoints.
 //! - *name*: the canonical bytes of a metric name; two spellings of one file are one name.
 //! - *point*: one timestamp with one value.
+//! - *mark*: how the log calls a metric.
 //! - *series spec*: what a new Whisper file looks like (archives, xFilesFactor, method).
 
 pub mod batch;
+pub mod mark;
 pub mod name;
 pub mod point;
 pub mod series;

@@ -158,6 +158,7 @@ fn shard_options(config: &Config, sizes: &Sizes, number: u16, shard_count: u16) 
         quarantined_points_max: config.whisper.quarantined_points_max,
         link_buffers: sizes.link_buffers,
         batch_bytes: sizes.batch_bytes,
+        log: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cache::{MetricId, NextFlush};
+use crate::cache::{Kept, MetricId, NextFlush};
 use crate::limits::UPDATE_POINTS_MAX;
 use crate::metric::name::file_path;
 use crate::metric::point::Point;
@@ -158,7 +158,7 @@ impl Shard {
     fn find_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {
         let elapsed_s = self.elapsed_s(now);
         for _ in 0..SKIPS_MAX {
-            let metric = match self.next_creation(now) {
+            let metric = match self.next_creation(now).or_else(|| self.next_urgent()) {
                 Some(metric) => metric,
                 None => match self.order.next(&self.cache) {
                     NextFlush::Metric(metric) => metric,
@@ -220,8 +220,9 @@ impl Shard {
                 Err(_) => job.former_path.clear(),
             }
         }
-        let merged = self.cache.take(metric, UPDATE_POINTS_MAX, &mut job.points);
-        self.counters.replaced += u64::from(merged);
+        let taken = self.cache.take(metric, UPDATE_POINTS_MAX, &mut job.points);
+        self.hold_segment(taken.held);
+        self.counters.replaced += u64::from(taken.merged);
         true
     }
 
@@ -236,14 +237,15 @@ impl Shard {
     fn trim(&mut self, metric: MetricId) {
         let limit = self.options.quarantined_points_max;
         if self.cache.waiting_of(metric) > limit.saturating_mul(2) {
-            let counts = self.cache.trim(metric, limit);
-            self.count_restored(counts);
+            let kept = self.cache.trim(metric, limit);
+            self.count_restored(kept);
         }
     }
 
-    fn count_restored(&mut self, (merged, dropped): (u32, u32)) {
-        self.counters.replaced += u64::from(merged);
-        self.counters.drop_points(DropReason::Quarantine, u64::from(dropped));
+    fn count_restored(&mut self, kept: Kept) {
+        self.release_segments(kept.released.into_iter().flatten());
+        self.counters.replaced += u64::from(kept.merged);
+        self.counters.drop_points(DropReason::Quarantine, u64::from(kept.dropped));
     }
 
     /// Takes the outcome of a job: confirms its points or lets them wait again.
@@ -253,7 +255,8 @@ impl Shard {
         match std::mem::replace(&mut job.outcome, Outcome::Pending) {
             Outcome::Pending => unreachable!("a job comes back with an outcome"),
             Outcome::Written { checked, created, too_old_count } => {
-                self.cache.confirm(metric);
+                let released = self.cache.confirm(metric);
+                self.release_segments(released);
                 let written = job.points.len() as u64 - u64::from(too_old_count);
                 self.counters.committed += written;
                 self.counters.drop_points(DropReason::TooOld, u64::from(too_old_count));
@@ -291,8 +294,8 @@ impl Shard {
     }
 
     fn keep_all(&mut self, metric: MetricId) {
-        let counts = self.cache.restore(metric, u32::MAX);
-        self.count_restored(counts);
+        let kept = self.cache.restore(metric, u32::MAX);
+        self.count_restored(kept);
     }
 
     fn failed(
@@ -304,8 +307,8 @@ impl Shard {
         is_own_fault: bool,
     ) -> Option<FlushNews> {
         let limit = if is_own_fault { self.options.quarantined_points_max } else { u32::MAX };
-        let counts = self.cache.restore(metric, limit);
-        self.count_restored(counts);
+        let kept = self.cache.restore(metric, limit);
+        self.count_restored(kept);
         self.counters.write_errors += 1;
         if !self.files.failed(metric, is_own_fault, elapsed_s) {
             return None;

@@ -211,8 +211,11 @@ impl Shard {
     }
 
     fn accept(&mut self, metric: MetricId, point: Point) {
-        let replaced_count = self.cache.push(metric, point);
         self.counters.accepted += 1;
+        if !self.log_point(metric, point) {
+            return;
+        }
+        let replaced_count = self.cache.push(metric, point);
         self.counters.replaced += u64::from(replaced_count);
     }
 }

@@ -4,12 +4,14 @@
 //! nothing here waits, reads a clock or touches a file: jobs describe their I/O as data.
 //!
 //! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
+//! - `log`: points go into the log; its segments are held until they are in their files.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 
 pub mod flush;
 mod ingest;
+mod log;
 pub mod query;
 pub mod route;
 mod series;
@@ -22,7 +24,9 @@ use std::time::{Duration, Instant};
 use crate::cache::{Cache, FlushOrder, MetricId, WriteStrategy};
 use crate::schema::Rules;
 use crate::stats::{Counters, Gauges};
+use crate::wal::{self, Pressure};
 pub use ingest::Intake;
+use log::Journal;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
@@ -73,6 +77,8 @@ pub struct ShardOptions {
     pub link_buffers: usize,
     /// Size of each in bytes.
     pub batch_bytes: usize,
+    /// The log; `None`: what is in the cache is lost with the process.
+    pub log: Option<wal::Options>,
 }
 
 /// One core's state.
@@ -87,6 +93,7 @@ pub struct Shard {
     creates: Throttle,
     outbox: Outbox,
     rules: Arc<Rules>,
+    journal: Option<Journal>,
     /// Counters since the start.
     pub counters: Counters,
     now_s: u32,
@@ -112,6 +119,7 @@ impl Shard {
             creates: Throttle::new(options.creates_per_s, now),
             outbox,
             rules,
+            journal: options.log.clone().map(Journal::new),
             counters: Counters::default(),
             now_s: 0,
             started: now,
@@ -150,12 +158,17 @@ impl Shard {
     }
 
     /// Whether this shard must not take more points: its memory or its limit of points is used
-    /// up, with hysteresis.
+    /// up, or the log has no room.
     pub fn is_full(&mut self) -> bool {
+        self.is_cache_full() || self.journal.as_ref().is_some_and(Journal::is_full)
+    }
+
+    /// Whether memory or the limit of points is used up, with hysteresis.
+    pub fn is_cache_full(&mut self) -> bool {
         let bytes = self.bytes();
         let points = self.cache.waiting_count() + self.cache.writing_count();
         let budget = self.options.budget_bytes;
-        let points_max = self.options.points_max;
+        let points_max = self.points_max();
         self.is_full = if self.is_full {
             let points_low = points_max / 100 * RESUME_PERCENT as u64;
             bytes > budget / 100 * RESUME_PERCENT || (points_max > 0 && points > points_low)
@@ -163,6 +176,21 @@ impl Shard {
             bytes >= budget || (points_max > 0 && points >= points_max)
         };
         self.is_full
+    }
+
+    /// Whether sweeps should follow each other without a pause.
+    pub fn must_flush(&mut self) -> bool {
+        self.is_cache_full() || self.log_pressure() != Pressure::None
+    }
+
+    /// Limit on points, by configuration and by what the log holds; 0 is none.
+    fn points_max(&self) -> u64 {
+        let by_log = self.journal.as_ref().map(Journal::points_max);
+        match (self.options.points_max, by_log) {
+            (configured, None) => configured,
+            (0, Some(by_log)) => by_log,
+            (configured, Some(by_log)) => configured.min(by_log),
+        }
     }
 
     /// Whether the shard was full when it was last looked at.
@@ -179,7 +207,8 @@ impl Shard {
     /// share, so that these alone never stop the receivers they wait for.
     pub fn bytes(&self) -> usize {
         let messages = self.connection_bytes.min(self.messages_bytes_max());
-        self.cache.bytes() + self.outbox.bytes() + messages
+        let late = self.journal.as_ref().map_or(0, Journal::late_bytes);
+        self.cache.bytes() + self.outbox.bytes() + messages + late
     }
 
     /// Whether partial messages take more than their share of the budget: the connection that
@@ -208,6 +237,8 @@ impl Shard {
             points_max: self.options.points_max,
             quarantined: self.files.failing_count(),
             connections: [0; 3],
+            wal_segments: self.journal.as_ref().map_or(0, |it| u64::from(it.log.file_count())),
+            wal_unlogged: self.journal.as_ref().map_or(0, Journal::late_count),
         }
     }
 
@@ -217,14 +248,20 @@ impl Shard {
         const SLICE: u32 = 2_048;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
+        if self.journal.as_ref().is_some_and(Journal::has_late) {
+            return;
+        }
         for _ in 0..SLICE.min(end) {
             if self.cache.index_bytes() <= limit {
                 return;
             }
             self.forget_cursor = (self.forget_cursor + 1) % end;
             if let Some(metric) = self.cache.metric_at(self.forget_cursor)
-                && self.cache.forget(metric)
+                && let Some((mark, name)) = self.cache.forget(metric)
             {
+                if let Some(journal) = &mut self.journal {
+                    journal.log.forget(mark, &name);
+                }
                 self.files.forget(metric);
             }
         }
@@ -246,5 +283,7 @@ impl Shard {
     }
 }
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;

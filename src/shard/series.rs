@@ -94,6 +94,11 @@ impl SeriesFiles {
         self.failing_count
     }
 
+    /// Whether the metric's file could not be written at its last try.
+    pub(crate) fn is_failing(&self, metric: MetricId) -> bool {
+        matches!(self.states[metric.index()], FileState::Failing { .. })
+    }
+
     /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered.
     pub(crate) fn readiness(
         &self,

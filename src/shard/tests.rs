@@ -14,7 +14,7 @@ use crate::whisper::{Bases, Header};
 
 const NOW_S: u32 = 1_800_000_000;
 
-fn options() -> ShardOptions {
+pub(super) fn options() -> ShardOptions {
     ShardOptions {
         id: ShardId(0),
         shard_count: 1,
@@ -28,6 +28,7 @@ fn options() -> ShardOptions {
         quarantined_points_max: 10,
         link_buffers: 2,
         batch_bytes: BATCH_BYTES_MAX,
+        log: None,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::metric::mark::Mark;
 use crate::metric::point::Point;
 use crate::wal::BLOCK_BYTES;
 use crate::wal::buffer::Buffer;
@@ -52,13 +53,6 @@ pub struct Options {
     /// Files that earlier runs left and that are replayed, this shard's share of them; `None`:
     /// there are none.
     pub inherited_segments: Option<u32>,
-}
-
-/// What the cache keeps for each metric: how the log calls it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark {
-    number: u32,
-    epoch: u32,
 }
 
 /// The log has no room for this point. It is not in the log: the caller waits or counts a drop.

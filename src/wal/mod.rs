@@ -104,7 +104,8 @@ mod replay;
 mod segment;
 mod segments;
 
-pub use log::{Commit, Counters, Full, Log, Mark, Options, Outcome, Part, RESERVE_SEGMENTS};
+pub use crate::metric::mark::Mark;
+pub use log::{Commit, Counters, Full, Log, Options, Outcome, Part, RESERVE_SEGMENTS};
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};
 pub use segment::{FileName, Kind, SegmentHeader, SegmentId, VERSION};
 pub use segments::{INHERITANCE, Pressure};
