@@ -30,6 +30,9 @@ pub const EXIT_CONFIG: u8 = 78;
 pub enum Command {
     /// Run a node. `None` = with the embedded configuration.
     Serve(Option<PathBuf>),
+    /// Have a running node write everything out and stop. `None` = that of the embedded
+    /// configuration.
+    Drain(Option<PathBuf>),
     /// Ask a running node for cached points.
     Query(Query),
     /// Something that runs without a node.
@@ -62,6 +65,8 @@ pub enum Topic {
     Carbyne,
     /// `carbyne serve`
     Serve,
+    /// `carbyne drain`
+    Drain,
     /// `carbyne check`
     Check,
     /// `carbyne config`
@@ -114,6 +119,7 @@ Carbyne, a Graphite storage node.
 Usage:
   carbyne                        run a node for this machine, data in ./carbyne-data
   carbyne serve -c FILE          run a node
+  carbyne drain [-c FILE]        write everything into the files and stop a running node
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
@@ -132,11 +138,25 @@ go-carbon's -config, -check-config, -config-print-default and -version work too.
 const HELP_SERVE: &str = "\
 Usage: carbyne serve [-c FILE]
 
-Runs a node until SIGTERM or SIGINT.
+Runs a node until a signal ends it.
+
+SIGTERM, SIGINT, SIGUSR2  stop within two seconds; points that are not in their files stay in the
+                          log and are there again at the next start
+SIGUSR1                   write everything into the files first, then stop; see `carbyne drain`
+SIGHUP                    read the schema files again, open the log file anew
 
 Without FILE it listens on 127.0.0.1 only, on ports 2003 (lines over TCP and UDP), 2004 (pickle)
 and 7002 (carbonlink), or on free ones where those are taken, and keeps its data in
 ./carbyne-data.
+";
+
+const HELP_DRAIN: &str = "\
+Usage: carbyne drain [-c FILE]
+
+Has the node that runs with this configuration write all its points into the Whisper files and
+stop, and waits for its end. Afterwards another program can take the files over.
+
+Exit status: 0 = everything is in the files, 69 = no node runs, 75 = some could not be written.
 ";
 
 const HELP_CHECK: &str = "\
@@ -195,7 +215,7 @@ const LONG_OPTIONS: [&str; 7] = [
 ];
 
 /// Our command words.
-const WORDS: [&str; 6] = ["serve", "check", "config", "query", "whisper", "loadgen"];
+const WORDS: [&str; 7] = ["serve", "drain", "check", "config", "query", "whisper", "loadgen"];
 
 /// Longest `--timeout`: a day. Longer is a slip of the fingers.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
@@ -227,6 +247,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     if given.help || words.first() == Some(&"help") {
         let topic = words.iter().find_map(|word| match *word {
             "serve" => Some(Topic::Serve),
+            "drain" => Some(Topic::Drain),
             "check" => Some(Topic::Check),
             "config" => Some(Topic::Config),
             "query" => Some(Topic::Query),
@@ -250,7 +271,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
     match words.as_slice() {
         [] | ["serve"] if !given.check => Ok(Command::Serve(given.config)),
-        [] | ["serve" | "check"] => match given.config {
+        ["drain"] if !given.check => Ok(Command::Drain(given.config)),
+        [] | ["serve" | "drain" | "check"] => match given.config {
             Some(path) => Ok(Command::Offline(Offline::Check(path))),
             None => Err(UsageError::new("checking needs a file: carbyne check -c FILE")),
         },
@@ -403,6 +425,7 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Version => print(out, concat!("carbyne ", env!("CARGO_PKG_VERSION"), "\n")),
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
+        Offline::Help(Topic::Drain) => print(out, HELP_DRAIN),
         Offline::Help(Topic::Check) => print(out, HELP_CHECK),
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
         Offline::Help(Topic::Query) => print(out, HELP_QUERY),

@@ -11,6 +11,8 @@ pub enum Fatal {
     Preflight,
     /// The data directory is in use by another process.
     Locked,
+    /// What was written to the data directory may not have reached its disk.
+    Checkpoint,
     /// The configuration or the schemas are wrong.
     Config,
     /// Points could not be written before the end.
@@ -24,6 +26,7 @@ impl Fatal {
             Fatal::Listen => 69,
             Fatal::Writer => 70,
             Fatal::Preflight => 71,
+            Fatal::Checkpoint => 74,
             Fatal::Locked | Fatal::Unwritten => 75,
             Fatal::Config => 78,
         }

@@ -9,13 +9,20 @@ use carbyne::node;
 fn main() -> ExitCode {
     // Not locked: other threads write to standard error while a node runs.
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let path = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Serve(path)) => path,
+    let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Query(query)) => return cli::run_query(&query, &mut out, &mut err),
         Ok(Command::Offline(command)) => return cli::run_offline(&command, &mut out, &mut err),
+        Ok(command) => command,
         Err(error) => return error.report(&mut err),
     };
-    match cli::load(path.as_deref()) {
+    let path = match &command {
+        Command::Serve(path) | Command::Drain(path) => path.as_deref(),
+        Command::Query(_) | Command::Offline(_) => None,
+    };
+    match cli::load(path) {
+        Ok((config, _)) if matches!(command, Command::Drain(_)) => {
+            node::drain(&config, &mut out, &mut err)
+        }
         Ok((config, notices)) => node::serve(&config, &notices),
         Err(errors) => cli::report(&errors, &mut err).map_or(ExitCode::FAILURE, ExitCode::from),
     }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use carbyne::config::table::{SECTIONS, SectionStatus, Status};
 use carbyne::config::{
-    self, Config, Kind, LogTarget, Origin, SchemasSource, Value, WriteStrategy, listen_address,
+    self, Config, Kind, LogTarget, Origin, SchemasSource, SyncMode, Value, WriteStrategy,
+    listen_address,
 };
 use log::LevelFilter;
 
 /// Everything a file can change, without the origins.
 fn groups(config: &Config) -> String {
-    let Config { common, whisper, cache, tcp, udp, pickle, carbonlink, logging, .. } = config;
+    let Config { common, whisper, cache, wal, tcp, udp, pickle, carbonlink, logging, .. } = config;
     format!(
-        "{common:?} {whisper:?} {cache:?} {tcp:?} {udp:?} {pickle:?} {carbonlink:?} {logging:?}"
+        "{common:?} {whisper:?} {cache:?} {wal:?} {tcp:?} {udp:?} {pickle:?} {carbonlink:?} \
+         {logging:?}"
     )
 }
 
@@ -67,6 +69,10 @@ fn defaults() {
     assert_eq!(config.cache.memory_budget, None);
     assert_eq!(config.cache.write_strategy, WriteStrategy::Max);
     assert_eq!(config.cache.max_future, Some(Duration::from_secs(600)));
+    assert_eq!(config.wal.sync_mode, SyncMode::Power);
+    assert_eq!(config.wal.commit_interval, Duration::from_millis(50));
+    assert_eq!(config.wal.directory.to_str(), Some("/var/lib/graphite/whisper.wal"));
+    assert_eq!(config.wal.max_size, 8 << 30);
     assert_eq!(config.tcp.listen, ":2003");
     assert_eq!(config.tcp.idle_timeout, Some(Duration::from_secs(7_200)));
     assert_eq!(config.tcp.max_connections, 16_384);
@@ -101,7 +107,7 @@ fn other_value(kind: Kind, default: &str) -> String {
             format!("{:?}", words.iter().find(|word| **word != default).expect("two words"))
         }
         Kind::Duration(_, max) | Kind::OptionalDuration(_, max) => {
-            format!("\"{}s\"", max.as_secs() - 1)
+            format!("\"{}ms\"", max.as_millis() - 1)
         }
         Kind::Size(_, max) | Kind::AutoSize(_, max) => (max - 1).to_string(),
         Kind::Listen => "\"[::1]:4711\"".to_owned(),
@@ -211,6 +217,10 @@ fn bad_values() {
     check("[tcp]\nidle-timeout = \"1ms\"", "to \"8760h\" or 0");
     check("[tcp]\nmax-connections = 0", "expected an integer from 1 to");
     check("[pickle]\nmax-message-size = 0", "max-message-size: expected bytes");
+    let inside = "[whisper]\ndata-dir = \"/a/b/\"\n[wal]\ndirectory = \"/a/b/c\"";
+    check(inside, "[wal] directory: \"/a/b/c\" is inside of data-dir \"/a/b/\"");
+    check("[wal]\nsync-mode = \"of\"", "sync-mode");
+    check("[wal]\ncommit-interval = \"2s\"", "commit-interval");
     check("[pickle]\nlisten = \"127.0.0.1:2003\"", "port 2003 is already that of [tcp]");
     check("[logging]\nlevel = \"warning\"", "did you mean `warn`?");
     check("[carbonserver]\nstats-percentiles = [\"99\"]", "expected a list of integers");

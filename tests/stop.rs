@@ -1,22 +1,31 @@
-//! The way down: everything received is written, whatever the limits and however full the cache.
+//! The ways down: a drain writes everything, whatever the limits and however full the cache; a stop
+//! leaves it to the log, quickly, and the next start has it again.
 
 mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{NodeOptions, NodeProcess, counter, stored, wait_for};
+use support::{NodeOptions, NodeProcess, WAL, counter, stored, wait_for};
 
 const SCHEMAS: &str = "[all]\npattern = .*\nretentions = 1s:1h\n";
+
+/// A stop takes no longer, whatever there is in the cache.
+const STOP_TIME: Duration = Duration::from_secs(2);
 
 fn now_s() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.expect("after 1970").as_secs()
 }
 
+fn options<'a>(whisper: &'a str, cache: &'a str) -> NodeOptions<'a> {
+    NodeOptions { shards: 2, whisper, cache, schemas: SCHEMAS }
+}
+
 fn start(name: &str, whisper: &str, cache: &str) -> NodeProcess {
-    NodeProcess::start(name, &NodeOptions { shards: 2, whisper, cache, schemas: SCHEMAS })
+    NodeProcess::start(name, &options(whisper, cache))
 }
 
 fn send(node: &NodeProcess, lines: &str) {
@@ -29,11 +38,12 @@ fn check_accounts(log: &str) {
     assert!(!log.contains("do not add up"), "{log}");
     let of = |name: &str| counter(log, name);
     assert_eq!(of("received"), of("refused") + of("accepted"), "{log}");
-    assert_eq!(of("accepted"), of("replaced") + of("stored") + of("dropped"), "{log}");
+    let placed = of("replaced") + of("stored") + of("dropped") + of("logged");
+    assert_eq!(of("accepted") + of("recovered"), placed, "{log}");
 }
 
 #[test]
-fn a_limit_on_updates_does_not_delay_the_stop() {
+fn a_limit_on_updates_does_not_delay_a_drain() {
     let mut node = start("throttled", "max-updates-per-second = 10", "");
     let now = now_s();
     let lines: String = (0..5_000).map(|n| format!("m.{n} {n} {now}\n")).collect();
@@ -43,32 +53,81 @@ fn a_limit_on_updates_does_not_delay_the_stop() {
     let (code, log) = node.stop();
     assert_eq!(code, Some(0), "{log}");
     assert!(begun.elapsed() < Duration::from_secs(60), "at 10 a second it would take 500 s");
-    assert_eq!(counter(&log, "received_tcp"), 5_000);
+    assert_eq!((counter(&log, "received_tcp"), counter(&log, "logged")), (5_000, 0));
     check_accounts(&log);
     for n in [0, 1, 2_500, 4_999] {
         assert_eq!(stored(&node.directory, &format!("m.{n}")).len(), 1, "m.{n}");
     }
+    node.restart(&options("", ""), WAL);
+    let (_, log) = node.end("-TERM");
+    assert_eq!(counter(&log, "recovered"), 0, "a drained node leaves nothing to replay: {log}");
 }
 
 #[test]
 fn a_full_cache_and_a_sender_that_goes_on_do_not_hold_up_the_stop() {
-    let mut node = start("full", "max-updates-per-second = 10", "max-size = 1000");
-    let address = node.line;
-    let sender = std::thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).expect("connect");
-        let now = now_s();
-        for n in 0..10_000_000u64 {
-            let line = format!("some.metric.{} {n} {}\n", n % 3_000, now - n / 3_000 % 600);
-            if stream.write_all(line.as_bytes()).is_err() {
-                return;
+    for signal in ["-USR1", "-TERM", "-INT", "-USR2"] {
+        let mut node = start("full", "max-updates-per-second = 10", "max-size = 1000");
+        let address = node.line;
+        let sender = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).expect("connect");
+            let now = now_s();
+            for n in 0..10_000_000u64 {
+                let line = format!("some.metric.{} {n} {}\n", n % 3_000, now - n / 3_000 % 600);
+                if stream.write_all(line.as_bytes()).is_err() {
+                    return;
+                }
             }
-        }
-    });
-    wait_for("a full cache", || node.own("accounting.stalls").is_some_and(|stalls| stalls > 0.0));
+        });
+        wait_for("a full cache", || {
+            node.own("accounting.stalls").is_some_and(|stalls| stalls > 0.0)
+        });
+        let begun = Instant::now();
+        let (code, log) = node.end(signal);
+        assert_eq!(code, Some(0), "{log}");
+        let is_drain = signal == "-USR1";
+        assert!(is_drain || begun.elapsed() <= STOP_TIME, "{signal} took {:?}", begun.elapsed());
+        assert_eq!(counter(&log, "logged") == 0, is_drain, "{log}");
+        check_accounts(&log);
+        sender.join().expect("the sender");
+    }
+}
+
+#[test]
+fn a_stop_with_a_million_points_is_quick_and_the_next_start_has_them() {
+    let wal = "max-size = \"256MiB\"\nsegment-size = \"4MiB\"";
+    // Nothing is written by itself.
+    let slow = options("flush-interval = \"1h\"", "");
+    let mut node = NodeProcess::start_with("million", &slow, wal);
+    let (metrics, seconds) = (10_000, 100);
+    let now = now_s();
+    for second in 0..seconds {
+        let lines: String =
+            (0..metrics).map(|n| format!("m.{n} {} {}\n", n + second, now - second)).collect();
+        send(&node, &lines);
+    }
+    wait_for("the points", || node.own("accounting.received_tcp") == Some(1e6));
+    let begun = Instant::now();
+    let (code, log) = node.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(begun.elapsed() <= STOP_TIME, "{:?}: {log}", begun.elapsed());
+    assert!(counter(&log, "logged") >= 1_000_000, "{log}");
+    check_accounts(&log);
+    assert!(stored(&node.directory, "m.7").is_empty());
+
+    // Another number of shards: the owners are others.
+    node.restart(&NodeOptions { shards: 3, ..slow }, wal);
+    let mut client = node.client();
+    for n in (0..metrics).step_by(37) {
+        let points = client.query(&format!("m.{n}"));
+        let value = |time: u32| f64::from(u32::try_from(n + now - u64::from(time)).expect("small"));
+        assert_eq!(points.len(), usize::try_from(seconds).expect("small"), "m.{n}");
+        assert!(points.iter().all(|&(time, found)| found == value(time)), "m.{n}: {points:?}");
+    }
     let (code, log) = node.stop();
     assert_eq!(code, Some(0), "{log}");
+    assert!(counter(&log, "recovered") >= 1_000_000, "{log}");
     check_accounts(&log);
-    sender.join().expect("the sender");
+    assert_eq!(stored(&node.directory, "m.7").len(), 100);
 }
 
 #[test]
@@ -84,6 +143,49 @@ fn one_bad_file_and_one_impossible_name_cost_only_themselves() {
     let (code, log) = node.stop();
     assert_eq!(code, Some(75), "a point is left unwritten: {log}");
     assert!(log.contains("metric=dangling"), "{log}");
-    assert_eq!((counter(&log, "refused"), counter(&log, "dropped")), (1, 1), "{log}");
+    assert_eq!((counter(&log, "refused"), counter(&log, "logged")), (1, 1), "{log}");
     check_accounts(&log);
+    // The log has kept it for better times.
+    std::fs::remove_file(tree.join("dangling.wsp")).expect("delete the link");
+    node.restart(&options("hash-filenames = false", ""), WAL);
+    wait_for("the bad point", || stored(&node.directory, "dangling").len() == 1);
+    assert_eq!(node.end("-TERM").0, Some(0));
+}
+
+#[test]
+fn the_command_drains_a_running_node_and_says_so() {
+    let mut node = start("drain", "flush-interval = \"1h\"", "");
+    let now = now_s();
+    let lines: String = (0..3_000).map(|n| format!("m.{n} {n} {now}\n")).collect();
+    send(&node, &lines);
+    wait_for("the points", || node.own("accounting.received_tcp") == Some(3_000.0));
+    let drain = || {
+        let config = node.directory.join("node.toml");
+        let command = env!("CARGO_BIN_EXE_carbyne");
+        let ran = Command::new(command).args(["drain", "-c"]).arg(config).output();
+        ran.expect("run the command")
+    };
+    let ran = drain();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(ran.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    assert!(said.contains("drained"), "{said}");
+    assert_eq!(stored(&node.directory, "m.2999").len(), 1);
+    let again = drain();
+    assert_eq!(again.status.code(), Some(69), "no node runs any more");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("no node"), "{again:?}");
+    let (code, log) = node.wait();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn without_a_log_a_stop_writes_everything() {
+    let mut node = NodeProcess::start_with("logless", &options("", ""), "sync-mode = \"off\"");
+    let now = now_s();
+    send(&node, &(0..500).map(|n| format!("m.{n} {n} {now}\n")).collect::<String>());
+    wait_for("the points", || node.own("accounting.received_tcp") == Some(500.0));
+    let (code, log) = node.end("-TERM");
+    assert_eq!((code, counter(&log, "logged")), (Some(0), 0), "{log}");
+    check_accounts(&log);
+    assert_eq!(stored(&node.directory, "m.499").len(), 1);
+    assert!(!node.wal().exists());
 }

@@ -33,8 +33,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "limits", "config", "schema", "cache", "shard", "stats", "sys", "tasks", "fatal",
-            "logging",
+            "limits", "config", "schema", "cache", "wal", "shard", "stats", "sys", "tasks",
+            "fatal", "logging",
         ],
     ),
     ("main", &["cli", "node", "toolbox"]),

@@ -1,5 +1,7 @@
 //! The checks that need more than one key.
 
+use std::path::Path;
+
 use super::document::Reading;
 use super::problem::{ConfigError, Notice, Place};
 use super::settings::{Origin, Setting};
@@ -11,6 +13,7 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
     if !reading.errors.iter().any(|error| error.place.key == "listen") {
         shared_ports(label, reading);
     }
+    log_in_tree(label, reading);
     let read_timeout = reading.settings.get("carbonlink", "read-timeout");
     let idle_timeout = reading.settings.get("carbonlink", "idle-timeout");
     if read_timeout.origin != Origin::Default && idle_timeout.origin == Origin::Default {
@@ -18,6 +21,18 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
                     idle-timeout is set";
         reading.notices.push(Notice { place: place(label, read_timeout), text: text.to_owned() });
         reading.notices.sort_by_key(|notice| notice.place.line);
+    }
+}
+
+/// In the data directory every file is a metric to other programs.
+fn log_in_tree(label: &str, reading: &mut Reading) {
+    let settings = &reading.settings;
+    let (directory, data_dir) =
+        (settings.text("wal", "directory"), settings.text("whisper", "data-dir"));
+    if !directory.is_empty() && Path::new(directory).starts_with(data_dir) {
+        let place = place(label, settings.get("wal", "directory"));
+        let problem = format!("\"{directory}\" is inside of data-dir \"{data_dir}\"");
+        reading.errors.push(ConfigError { place, problem, suggestion: None });
     }
 }
 

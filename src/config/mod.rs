@@ -50,6 +50,8 @@ pub struct Config {
     pub whisper: Whisper,
     /// Points that are not in their file yet.
     pub cache: Cache,
+    /// The write-ahead log.
+    pub wal: Wal,
     /// Lines over TCP.
     pub tcp: Listener,
     /// Lines over UDP.
@@ -167,6 +169,34 @@ pub struct Pickle {
     pub max_message_size: u32,
 }
 
+/// What received points survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncMode {
+    /// A loss of power.
+    Power,
+    /// The end of the process.
+    Process,
+    /// Nothing: there is no log.
+    Off,
+}
+
+/// `[wal]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wal {
+    /// What received points survive. Off where no files are written.
+    pub sync_mode: SyncMode,
+    /// Longest time until a point is in the log.
+    pub commit_interval: Duration,
+    /// Where the log is.
+    pub directory: PathBuf,
+    /// Most bytes of the log on the node.
+    pub max_size: u64,
+    /// Most bytes of one of its files.
+    pub segment_size: u64,
+    /// Least time between two checkpoints.
+    pub checkpoint_interval: Duration,
+}
+
 /// `[udp]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Udp {
@@ -255,6 +285,7 @@ impl Config {
                 },
                 max_future: s.limit("cache", "max-future"),
             },
+            wal: wal(s),
             tcp: listener(s, "tcp", "message-timeout"),
             udp: Udp {
                 listen: s.text("udp", "listen").to_owned(),
@@ -303,6 +334,34 @@ fn whisper(s: &Settings, embedded: bool) -> Whisper {
         follow_symlinks: s.bool("whisper", "follow-symlinks"),
         quarantined_points_max: s.number("whisper", "quarantined-points-max"),
     }
+}
+
+fn wal(s: &Settings) -> Wal {
+    let sync_mode = match s.text("wal", "sync-mode") {
+        _ if !s.bool("whisper", "enabled") => SyncMode::Off,
+        "off" => SyncMode::Off,
+        "process" => SyncMode::Process,
+        _ => SyncMode::Power,
+    };
+    Wal {
+        sync_mode,
+        commit_interval: s.duration("wal", "commit-interval"),
+        directory: match s.text("wal", "directory") {
+            "" => wal_directory(Path::new(s.text("whisper", "data-dir"))),
+            directory => PathBuf::from(directory),
+        },
+        max_size: s.number("wal", "max-size"),
+        segment_size: s.number("wal", "segment-size"),
+        checkpoint_interval: s.duration("wal", "checkpoint-interval"),
+    }
+}
+
+/// Where the log is when the file does not say: beside the data directory, because in it every file
+/// is a metric to other programs.
+fn wal_directory(data_dir: &Path) -> PathBuf {
+    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+    name.push(".wal");
+    data_dir.with_file_name(name)
 }
 
 fn listener(s: &Settings, section: &str, message_timeout: &str) -> Listener {

@@ -79,10 +79,11 @@ pub fn section(name: &str) -> Option<&'static Section> {
 }
 
 /// Every section, in the order in which the reference prints them.
-pub static SECTIONS: [&Section; 17] = [
+pub static SECTIONS: [&Section; 18] = [
     &COMMON,
     &WHISPER,
     &CACHE,
+    &WAL,
     &TCP,
     &UDP,
     &PICKLE,
@@ -347,6 +348,58 @@ static CACHE: Section = Section {
             "A point further ahead of the clock than this is dropped and counted; 0 = no limit.",
         ),
         no_effect("bloom-size", ANY_INT, "0", "each shard knows its metrics exactly"),
+    ],
+};
+
+static WAL: Section = Section {
+    name: "wal",
+    doc: "(own) The write-ahead log: points that are not in their file yet, so that no end of the \
+          process or of the power loses them. At a stop it keeps them for the next start; \
+          `carbyne drain` writes everything into the files, for another program to take over.",
+    status: SectionStatus::Works,
+    keys: &[
+        own(
+            "sync-mode",
+            Kind::Choice(&["power", "process", "off"]),
+            "power",
+            "What received points survive: power = a loss of power, process = the end of the \
+             process only, off = nothing: there is no log, and a stop writes everything first.",
+        ),
+        own(
+            "commit-interval",
+            Kind::Duration(MILLISECOND, SECOND),
+            "50ms",
+            "Received points are in the log after so long, on a disk that keeps up. It is what a \
+             crash costs at most.",
+        ),
+        own(
+            "directory",
+            Kind::OptionalPath,
+            "",
+            "Where the log is; \"\" = beside data-dir, under its name with \".wal\" appended. Not \
+             inside data-dir, and best on another disk.",
+        ),
+        own(
+            "max-size",
+            Kind::Size(8 * MIB, 1 << 50),
+            "8GiB",
+            "Most space of the log on the node. Names of metrics take a part of it: their length \
+             twice. When it fills up the node writes files harder, and then stops reading from TCP \
+             and drops from UDP. Points in the cache may take half of it, at up to 17 bytes each.",
+        ),
+        own(
+            "segment-size",
+            Kind::Size(MIB, GIB),
+            "64MiB",
+            "Length of one file of the log; less if the log would have fewer than 8 a core.",
+        ),
+        own(
+            "checkpoint-interval",
+            Kind::Duration(Duration::from_millis(100), HOUR),
+            "10s",
+            "Least time between two syncs of the file system with data-dir, after which files of \
+             the log are used again. When the log fills up they come sooner.",
+        ),
     ],
 };
 

@@ -2,7 +2,9 @@
 //! passes signals on, watches the schema files and conducts the stop.
 
 mod announce;
+mod drain;
 mod listen;
+mod log_directory;
 mod plan;
 mod rules;
 mod stop;
@@ -14,9 +16,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
-use crate::config::{Config, Notice};
+use crate::config::{Config, Notice, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::logging;
 use crate::sys::cpu;
@@ -27,6 +29,7 @@ use crate::sys::mesh;
 use crate::sys::preflight;
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
+use log_directory::NodeLog;
 use plan::Sizes;
 use rules::RuleFiles;
 
@@ -35,6 +38,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Orders that may be under way to one core.
 const ORDERS_MAX: usize = 16;
+
+/// What the main thread is told of. SIGUSR1 asks for a drain, SIGUSR2 is go-carbon's dump and stop.
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR2, SIGUSR1, SIGHUP];
 
 /// Descriptors a node needs beside those of its connections.
 const DESCRIPTORS_RESERVED: u64 = 1_024;
@@ -50,7 +56,10 @@ struct CoreLine {
 struct Node {
     cores: Vec<CoreLine>,
     reports: Receiver<Report>,
-    _lock: DirectoryLock,
+    log: Option<NodeLog>,
+    lock: DirectoryLock,
+    /// Cores that need nothing of earlier runs any more.
+    released_count: usize,
 }
 
 /// Runs a node until it is told to stop.
@@ -75,18 +84,28 @@ pub fn serve(config: &Config, notices: &[Notice]) -> ExitCode {
             die(Fatal::Config, "the rules for new files cannot be used")
         }
     };
-    let sizes = Sizes::of(config, &cpu::usable_cores(), cpu::memory_bytes(), open_files);
+    let sizes = Sizes::of(config, &cpu::usable_cores(), cpu::memory_bytes(), open_files)
+        .unwrap_or_else(|error| die(Fatal::Config, &error));
+    let mut log = NodeLog::open(config, &sizes);
     let sockets = listen::bind(config, &sizes).unwrap_or_else(|error| die(Fatal::Listen, &error));
     let announced = sockets.announced.clone();
 
     let (sender, reports) = mpsc::channel();
     forward_signals(sender.clone());
-    let cores = start_cores(config, &sizes, &rules, sockets, &sender);
-    let mut node = Node { cores, reports, _lock: lock };
-    node.wait_until_ready();
+    let cores = start_cores(config, &sizes, &rules, sockets, &sender, log.as_mut());
+    let mut node = Node { cores, reports, log, lock, released_count: 0 };
+    node.recover();
+    node.order_all(|| Order::Serve);
+    node.wait_for_all(&Report::Ready);
     announce::announce(config, &sizes, &announced);
-    node.watch(&mut rule_files);
-    stop::stop(node, config.whisper.enabled)
+    let signal = node.watch(&mut rule_files);
+    stop::stop(node, signal, config.whisper.enabled)
+}
+
+/// Has the node that runs on the configured data directory write everything out and stop.
+pub fn drain(config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let status = drain::drain(&config.whisper.data_dir, out, err);
+    status.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Checks the machine; returns how many files may be open.
@@ -94,7 +113,16 @@ fn preflight(config: &Config) -> u64 {
     let directory = &config.whisper.data_dir;
     let checked = preflight::check_io_uring()
         .and_then(|()| preflight::raise_memlock())
-        .and_then(|()| preflight::check_directory(directory))
+        .and_then(|()| {
+            preflight::check_directory("data directory", "[whisper] data-dir", directory)
+        })
+        .and_then(|()| match config.wal.sync_mode {
+            SyncMode::Off => Ok(()),
+            SyncMode::Power | SyncMode::Process => {
+                let directory = &config.wal.directory;
+                preflight::check_directory("log directory", "[wal] directory", directory)
+            }
+        })
         .and_then(|()| preflight::raise_open_files(DESCRIPTORS_RESERVED));
     checked.unwrap_or_else(|obstacle| {
         let _ = writeln!(std::io::stderr(), "error: {obstacle}");
@@ -111,7 +139,7 @@ fn lock(config: &Config) -> DirectoryLock {
 }
 
 fn forward_signals(sender: Sender<Report>) {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+    let mut signals = signal_hook::iterator::Signals::new(SIGNALS)
         .unwrap_or_else(|error| die(Fatal::Preflight, &format!("catch signals: {error}")));
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -128,6 +156,7 @@ fn start_cores(
     rules: &Arc<crate::schema::Rules>,
     sockets: listen::Sockets,
     sender: &Sender<Report>,
+    mut log: Option<&mut NodeLog>,
 ) -> Vec<CoreLine> {
     let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::QUESTIONS_MAX)
         .unwrap_or_else(|error| die(Fatal::Writer, &format!("link the cores: {error}")));
@@ -145,6 +174,9 @@ fn start_cores(
                 orders: from_main,
                 reports: sender.clone(),
                 sockets,
+                log: log
+                    .as_mut()
+                    .map(|log| (log.shard_options(number), log.core_plan(number, bell.clone()))),
             },
         );
         let name = format!("core-{number}");
@@ -152,36 +184,71 @@ fn start_cores(
             .unwrap_or_else(|error| die(Fatal::Writer, &format!("start core {number}: {error}")));
         cores.push(CoreLine { orders, bell, handle });
     }
+    if let Some(log) = log {
+        log.start_checkpoints();
+    }
     cores
 }
 
 impl Node {
-    fn wait_until_ready(&self) {
-        let mut ready = 0;
-        while ready < self.cores.len() {
+    /// Reads what earlier runs left in the log, before anything is received. A signal ends the
+    /// process at once: nothing is lost, and the next start reads it again.
+    fn recover(&mut self) {
+        let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
+        let reports = &self.reports;
+        log.recover(|pause| {
+            if let Ok(Report::Signal(signal)) = reports.recv_timeout(pause)
+                && signal != SIGHUP
+            {
+                log::info!("stopped while replaying the log signal={signal}");
+                std::process::exit(0);
+            }
+        });
+        self.order_all(|| Order::InheritanceRead);
+        self.wait_for_all(&Report::Recovered);
+    }
+
+    fn wait_for_all(&mut self, wanted: &Report) {
+        let mut count = 0;
+        while count < self.cores.len() {
             match self.reports.recv() {
-                Ok(Report::Ready) => ready += 1,
+                Ok(Report::Signal(SIGHUP)) => {}
                 Ok(Report::Signal(_)) | Err(_) => std::process::exit(0),
-                Ok(_) => {}
+                Ok(Report::InheritanceReleased) => self.released_count += 1,
+                Ok(report) => count += usize::from(report == *wanted),
             }
         }
     }
 
-    /// Follows the schema files until a signal says to stop.
-    fn watch(&mut self, rule_files: &mut RuleFiles) {
+    /// Follows the schema files until a signal says to stop; returns it.
+    fn watch(&mut self, rule_files: &mut RuleFiles) -> i32 {
         loop {
             let must_read = match self.reports.recv_timeout(WATCH_INTERVAL) {
                 Ok(Report::Signal(SIGHUP)) => {
                     logging::reopen();
                     true
                 }
-                Ok(Report::Signal(_)) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Report::Signal(signal)) => return signal,
+                Err(RecvTimeoutError::Disconnected) => return SIGTERM,
+                Ok(Report::InheritanceReleased) => {
+                    self.released_count += 1;
+                    false
+                }
                 Ok(_) => false,
                 Err(RecvTimeoutError::Timeout) => rule_files.have_changed(),
             };
+            self.drop_inheritance();
             if must_read {
                 self.reload(rule_files);
             }
+        }
+    }
+
+    /// Deletes the logs of earlier runs when no core needs them any more.
+    fn drop_inheritance(&mut self) {
+        let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
+        if self.released_count == self.cores.len() && log.drop_inheritance() {
+            self.order_all(|| Order::InheritanceGone);
         }
     }
 

@@ -6,21 +6,24 @@ use std::sync::mpsc::Sender;
 use rtrb::Consumer;
 
 use crate::cache::WriteStrategy;
-use crate::config::{self, Config, Listener};
+use crate::config::{self, Config, Listener, SyncMode};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX,
 };
 use crate::node::listen::CoreSockets;
+use crate::node::log_directory::{BUFFERS, LogSizes};
 use crate::schema::Rules;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
 use crate::shard::{LINKS_PERCENT, MESSAGES_PERCENT, ShardOptions};
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
+use crate::tasks::commit::LogPlan;
 use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
 use crate::tasks::report::ReportOptions;
 use crate::tasks::start::CorePlan;
 use crate::tasks::writer::WriterOptions;
+use crate::wal;
 
 /// Share of the machine's memory that is the budget if none is configured.
 const BUDGET_SHARE: u64 = 2;
@@ -41,6 +44,8 @@ pub(crate) struct Sizes {
     /// Buffers per link between two cores, and their size.
     pub(crate) link_buffers: usize,
     pub(crate) batch_bytes: usize,
+    /// The lengths of each core's log, if there is one.
+    pub(crate) log: Option<LogSizes>,
     /// Connections of all kinds that the limit on open files allows the node.
     connections_max: usize,
 }
@@ -51,7 +56,7 @@ impl Sizes {
         cores: &[usize],
         memory_bytes: u64,
         open_files: u64,
-    ) -> Sizes {
+    ) -> Result<Sizes, String> {
         let shards = if config.common.shards == 0 { cores.len() } else { config.common.shards };
         let processors: Vec<usize> = (0..shards).map(|n| cores[n % cores.len()]).collect();
         let budget_bytes = config.cache.memory_budget.unwrap_or(memory_bytes / BUDGET_SHARE);
@@ -70,13 +75,25 @@ impl Sizes {
         if config.pickle.listener.enabled && message_bytes > allowed {
             log::info!("pickles beyond {allowed} bytes are refused: a core's share of the memory");
         }
-        Sizes {
+        let log = match config.wal.sync_mode {
+            SyncMode::Off => None,
+            SyncMode::Process | SyncMode::Power => Some(LogSizes::of(config, shards, budget)?),
+        };
+        Ok(Sizes {
             processors,
             budget_bytes,
+            log,
             link_buffers: (per_link / batch_bytes).clamp(2, 16),
             batch_bytes,
             connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
-        }
+        })
+    }
+
+    /// A shard's budget: its core's, less what the buffers of its log may take.
+    fn shard_budget(&self) -> usize {
+        let log_bytes = self.log.map_or(0, |log| BUFFERS * log.buffer_bytes);
+        let budget = core_budget(self.budget_bytes, self.shards());
+        budget.saturating_sub(log_bytes).max(CORE_BUDGET_MIN)
     }
 
     pub(crate) fn shards(&self) -> usize {
@@ -102,6 +119,7 @@ pub(crate) struct Ends {
     pub(crate) orders: Consumer<Order>,
     pub(crate) reports: Sender<Report>,
     pub(crate) sockets: CoreSockets,
+    pub(crate) log: Option<(wal::Options, LogPlan)>,
 }
 
 /// The plan of one core.
@@ -113,9 +131,10 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         .map(|(socket, speech)| (socket, speech, connection_options(config, sizes, speech)))
         .collect();
     let shard_count = u16::try_from(sizes.shards()).expect("the configuration limits the shards");
+    let (shard_log, log) = ends.log.unzip();
     CorePlan {
         processor: sizes.processors[usize::from(number)],
-        shard: shard_options(config, sizes, number, shard_count),
+        shard: ShardOptions { log: shard_log, ..shard_options(config, sizes, number, shard_count) },
         rules: ends.rules,
         links: ends.links,
         orders: ends.orders,
@@ -126,6 +145,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         directory: config.whisper.data_dir.clone(),
         writer: config.whisper.enabled.then(|| writer_options(config)),
         flush_interval: config.whisper.flush_interval,
+        log,
         report: (number == 0 && !config.common.metric_interval.is_zero()).then(|| ReportOptions {
             prefix: config.common.graph_prefix.clone(),
             interval: config.common.metric_interval,
@@ -144,7 +164,7 @@ fn shard_options(config: &Config, sizes: &Sizes, number: u16, shard_count: u16) 
     ShardOptions {
         id: ShardId(number),
         shard_count,
-        budget_bytes: core_budget(sizes.budget_bytes, sizes.shards()),
+        budget_bytes: sizes.shard_budget(),
         points_max: config.cache.max_size.div_ceil(u64::from(shard_count)),
         strategy: match config.cache.write_strategy {
             config::WriteStrategy::Max => WriteStrategy::Max,

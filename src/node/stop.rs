@@ -1,33 +1,72 @@
-//! The way down: stop receiving, let every point reach its owner, write everything out.
+//! The way down: stop receiving, let every point reach its owner, then either commit everything to
+//! the log or write everything out.
 
 use std::process::ExitCode;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::{SIGHUP, SIGUSR1};
+
 use crate::fatal::Fatal;
 use crate::node::Node;
+use crate::node::drain::NOTHING_LEFT;
 use crate::stats::{Counters, Receiver};
 use crate::tasks::core::{Order, Report};
 
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The log's disk may take nothing for so long before the stop gives up on it.
+const SEAL_TIME: Duration = Duration::from_secs(30);
+
 /// Status of a node that was told twice to stop: as if the signal had not been caught.
 const STATUS_SIGNAL: i32 = 128;
 
-/// Stops the node in order; a second signal ends it at once.
-pub(crate) fn stop(mut node: Node, is_writing: bool) -> ExitCode {
+/// Stops the node in order; a second signal ends it at once. With a log, only SIGUSR1 has
+/// everything written out first.
+pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let begun = Instant::now();
     let count = node.cores.len();
     log::info!("stopping: receiving ends");
     node.order_all(|| Order::StopReceiving);
     let mut progress = Progress { waiting: vec![0; count], told: begun };
-    collect(&node, count, &mut progress, |report| matches!(report, Report::Quiet));
+    collect(&node, None, &mut progress, |report| matches!(report, Report::Quiet));
+    if node.log.is_some() && signal != SIGUSR1 {
+        seal(node, begun, progress)
+    } else {
+        drain(node, begun, progress, is_writing)
+    }
+}
+
+/// Leaves what is not in its file to the log.
+fn seal(mut node: Node, begun: Instant, mut progress: Progress) -> ExitCode {
+    log::info!("stopping: committing everything to the log");
+    node.order_all(|| Order::Seal);
+    let mut total = Counters::default();
+    let deadline = Instant::now() + SEAL_TIME;
+    let is_sealed = collect(&node, Some(deadline), &mut progress, |report| match report {
+        Report::Sealed(counters) => {
+            total.add(counters);
+            true
+        }
+        _ => false,
+    });
+    if !is_sealed {
+        log::error!("stopped with points that could not be committed to the log");
+        return ExitCode::from(Fatal::Unwritten.status());
+    }
+    join(&mut node);
+    tell_totals(&total, begun.elapsed());
+    ExitCode::SUCCESS
+}
+
+/// Writes everything out.
+fn drain(mut node: Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
     log::info!("stopping: writing everything out");
     node.order_all(|| Order::Drain);
     let mut unwritten = 0;
     let mut total = Counters::default();
-    collect(&node, count, &mut progress, |report| match report {
+    collect(&node, None, &mut progress, |report| match report {
         Report::Drained(left, counters) => {
             unwritten += left;
             total.add(counters);
@@ -35,10 +74,15 @@ pub(crate) fn stop(mut node: Node, is_writing: bool) -> ExitCode {
         }
         _ => false,
     });
-    for core in node.cores {
-        let _ = core.handle.join();
+    join(&mut node);
+    if unwritten == 0
+        && let Some(log) = &mut node.log
+        && let Err(error) = log.drop_all()
+    {
+        log::warn!("delete the log failed, the next start replays it error={error}");
     }
     tell_totals(&total, begun.elapsed());
+    node.lock.tell(&points_left(unwritten));
     if unwritten > 0 && is_writing {
         log::error!("stopped with points that could not be written count={unwritten}");
         return ExitCode::from(Fatal::Unwritten.status());
@@ -49,6 +93,17 @@ pub(crate) fn stop(mut node: Node, is_writing: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// What the lock file says for `carbyne drain`; "0" only at the end.
+fn points_left(count: u64) -> String {
+    if count == 0 { NOTHING_LEFT.to_owned() } else { format!("{count} points left") }
+}
+
+fn join(node: &mut Node) {
+    for core in node.cores.drain(..) {
+        let _ = core.handle.join();
+    }
+}
+
 /// The node's last line: where every point it received has gone.
 fn tell_totals(total: &Counters, elapsed: Duration) {
     let of = |receiver: Receiver| total.received[receiver.index()];
@@ -57,19 +112,22 @@ fn tell_totals(total: &Counters, elapsed: Duration) {
     let dropped: u64 = total.dropped.iter().sum::<u64>() - refused;
     log::info!(
         "stopped received={received} received_tcp={} received_udp={} received_pickle={} \
-         received_own={} refused={refused} accepted={} replaced={} stored={} dropped={dropped} \
-         elapsed_s={:.1}",
+         received_own={} refused={refused} accepted={} recovered={} replaced={} stored={} \
+         dropped={dropped} logged={} elapsed_s={:.1}",
         of(Receiver::Tcp),
         of(Receiver::Udp),
         of(Receiver::Pickle),
         of(Receiver::Own),
         total.accepted,
+        total.recovered,
         total.replaced,
         total.committed,
+        total.logged,
         elapsed.as_secs_f64(),
     );
-    let is_sound = received == refused + total.accepted
-        && total.accepted == total.replaced + total.committed + dropped;
+    let placed = total.replaced + total.committed + dropped + total.logged;
+    let is_sound =
+        received == refused + total.accepted && total.accepted + total.recovered == placed;
     if !is_sound {
         log::error!("the counters do not add up, please report this");
     }
@@ -81,33 +139,39 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&mut self) {
+    fn tell(&mut self, node: &Node) {
         if self.told.elapsed() >= PROGRESS_INTERVAL {
             self.told = Instant::now();
-            log::info!("stopping: points left to write count={}", self.waiting.iter().sum::<u64>());
+            let left = self.waiting.iter().sum::<u64>();
+            log::info!("stopping: points left to write count={left}");
+            node.lock.tell(&points_left(left.max(1)));
         }
     }
 }
 
-/// Waits until `count` reports are what is waited for.
+/// Waits until a report of each core is what is waited for; false when that is not so in time.
 fn collect(
     node: &Node,
-    count: usize,
+    deadline: Option<Instant>,
     progress: &mut Progress,
     mut is_wanted: impl FnMut(&Report) -> bool,
-) {
+) -> bool {
     let mut wanted = 0;
-    while wanted < count {
+    while wanted < node.cores.len() {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
         match node.reports.recv_timeout(PROGRESS_INTERVAL) {
-            Ok(Report::Signal(signal)) if signal != signal_hook::consts::SIGHUP => {
+            Ok(Report::Signal(signal)) if signal != SIGHUP => {
                 log::warn!("second signal, stopping at once signal={signal}");
                 std::process::exit(STATUS_SIGNAL + signal);
             }
             Ok(Report::Draining(shard, left)) => progress.waiting[shard.index()] = left,
             Ok(report) => wanted += usize::from(is_wanted(&report)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return true,
         }
-        progress.tell();
+        progress.tell(node);
     }
+    true
 }

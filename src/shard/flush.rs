@@ -148,10 +148,15 @@ impl Shard {
         self.cache.waiting_count() + self.cache.writing_count()
     }
 
-    /// Counts the points that will not get into their file before the node stops.
+    /// Counts the points that will not get into their file before the node stops. With a log they
+    /// are kept for the next start.
     pub fn give_up(&mut self) -> u64 {
         let left = self.unwritten_count();
-        self.counters.drop_points(DropReason::Stopped, left);
+        if self.journal.is_some() {
+            self.counters.logged = left;
+        } else {
+            self.counters.drop_points(DropReason::Stopped, left);
+        }
         left
     }
 

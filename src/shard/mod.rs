@@ -4,14 +4,14 @@
 //! nothing here waits, reads a clock or touches a file: jobs describe their I/O as data.
 //!
 //! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
-//! - `log`: points go into the log; its segments are held until they are in their files.
+//! - `journal`: points go into the log; its segments are held until they are in their files.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 
 pub mod flush;
 mod ingest;
-mod log;
+mod journal;
 pub mod query;
 pub mod route;
 mod series;
@@ -26,7 +26,7 @@ use crate::schema::Rules;
 use crate::stats::{Counters, Gauges};
 use crate::wal::{self, Pressure};
 pub use ingest::Intake;
-use log::Journal;
+use journal::Journal;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
@@ -284,6 +284,6 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod log_tests;
+mod journal_tests;
 #[cfg(test)]
 mod tests;

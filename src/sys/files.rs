@@ -340,25 +340,73 @@ fn make_directory(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
 /// A lock on a data directory; free again when dropped or when the process ends, however.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
 }
+
+impl DirectoryLock {
+    /// Leaves a line for whoever looks at the lock, behind the number of this process.
+    pub fn tell(&self, text: &str) {
+        let text = format!("{}\n{text}\n", std::process::id());
+        // The number is there at every moment.
+        let written = self.file.write_all_at(text.as_bytes(), 0);
+        let told = written.and_then(|()| self.file.set_len(text.len() as u64));
+        if let Err(error) = told {
+            log::debug!("write to the lock file failed error={error}");
+        }
+    }
+}
+
+/// What [`look_at_lock`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// Nobody holds it; what the last holder said.
+    Free(String),
+    /// The process that holds it, and what it said last.
+    Held(u32, String),
+}
+
+/// Looks at the lock of a data directory without taking it.
+pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
+    let path = directory.join(LOCK_NAME);
+    let file = File::open(&path)?;
+    let is_free = match file.try_lock_shared() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => return Err(error),
+    };
+    let text = std::fs::read_to_string(&path)?;
+    let (holder, said) = text.split_once('\n').unwrap_or((&text, ""));
+    let said = said.trim().to_owned();
+    if is_free {
+        return Ok(LockState::Free(said));
+    }
+    let holder = holder.parse().map_err(|_| {
+        let text = format!("{} does not name a process", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })?;
+    Ok(LockState::Held(holder, said))
+}
+
+/// The file whose lock is that of its directory.
+const LOCK_NAME: &str = ".carbyne.lock";
 
 /// Locks a data directory for this process. The error says who holds it.
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
-    let path = directory.join(".carbyne.lock");
+    let path = directory.join(LOCK_NAME);
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let text = format!("in use by process {}", holder.trim());
+            let holder = holder.lines().next().unwrap_or_default();
+            let text = format!("in use by process {holder}");
             return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
     file.set_len(0)?;
     file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
-    Ok(DirectoryLock { _file: file })
+    Ok(DirectoryLock { file })
 }
 
 #[cfg(test)]
@@ -425,7 +473,14 @@ mod tests {
         let lock = lock_directory(&directory).unwrap();
         let refused = lock_directory(&directory).unwrap_err().to_string();
         assert_eq!(refused, format!("in use by process {}", std::process::id()));
+        lock.tell("7 points left");
+        let said = "7 points left".to_owned();
+        assert_eq!(
+            look_at_lock(&directory).unwrap(),
+            LockState::Held(std::process::id(), said.clone())
+        );
         drop(lock);
+        assert_eq!(look_at_lock(&directory).unwrap(), LockState::Free(said));
         lock_directory(&directory).unwrap();
         std::fs::remove_dir_all(directory).unwrap();
     }

@@ -6,9 +6,9 @@
 //! [`LogDirectory::sync`].
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::files::reserve;
@@ -83,9 +83,21 @@ impl LogDirectory {
         Ok(names)
     }
 
-    /// Reads a whole file.
+    /// Reads a whole file. What the disk cannot read of it comes as zeros.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        std::fs::read(self.path.join(name))
+        let path = self.path.join(name);
+        match std::fs::read(&path) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => read_around(&path),
+            result => result,
+        }
+    }
+
+    /// Reads no more than the first bytes of a file.
+    pub fn read_first(&self, name: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.path.join(name))?;
+        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Makes a file of this length with blocks of its own. It must not exist, and none is left
@@ -148,6 +160,23 @@ impl LogDirectory {
     pub fn sync(&self) -> io::Result<()> {
         self.directory.sync_all()
     }
+}
+
+/// Reads a file with bad sectors, a page at a time.
+fn read_around(path: &Path) -> io::Result<Vec<u8>> {
+    const PAGE_BYTES: usize = 4_096;
+    let file = File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    let mut bad_bytes = 0;
+    for (page, offset) in bytes.chunks_mut(PAGE_BYTES).zip((0u64..).step_by(PAGE_BYTES)) {
+        if file.read_exact_at(page, offset).is_err() {
+            page.fill(0);
+            bad_bytes += page.len();
+        }
+    }
+    log::error!("read log segment failed in part file={} bad_bytes={bad_bytes}", path.display());
+    Ok(bytes)
 }
 
 /// The file system that a directory is on.

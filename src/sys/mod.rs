@@ -15,5 +15,6 @@ pub mod local_time;
 pub mod log_files;
 pub mod mesh;
 pub mod preflight;
+pub mod process;
 pub mod ring;
 pub mod socket;

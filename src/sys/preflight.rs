@@ -86,16 +86,18 @@ pub fn raise_open_files(needed: u64) -> Result<u64, Obstacle> {
     })
 }
 
-/// Makes the data directory if it is missing and checks that files can be made in it.
-pub fn check_directory(directory: &Path) -> Result<(), Obstacle> {
+/// Makes a directory if it is missing and checks that files can be made in it. `what` it is, and the
+/// `key` that names it, are for the operator.
+pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Obstacle> {
     let probe = directory.join(format!(".carbyne.probe.{}", std::process::id()));
     let result = std::fs::create_dir_all(directory)
         .and_then(|()| std::fs::write(&probe, b"probe"))
         .and_then(|()| std::fs::remove_file(&probe));
     result.map_err(|error| Obstacle {
-        problem: format!("the data directory {} cannot be written: {error}", directory.display()),
+        problem: format!("the {what} {} cannot be written: {error}", directory.display()),
         fix: format!(
-            "make it and give it to this user: install -d -o \"$(id -un)\" {}",
+            "make it and give it to this user: install -d -o \"$(id -un)\" {}; or name another \
+             one as {key}",
             directory.display()
         ),
     })
@@ -127,7 +129,12 @@ mod tests {
         check(libc::ENOSYS, "", "Linux 6.1");
         check(libc::ENOMEM, "0", "LimitMEMLOCK");
         let path = Path::new("/proc/nowhere/data");
-        assert!(check_directory(path).unwrap_err().to_string().contains("/proc/nowhere/data"));
+        assert!(
+            check_directory("data directory", "key", path)
+                .unwrap_err()
+                .to_string()
+                .contains("/proc/nowhere/data")
+        );
         let needed = u64::MAX - 1;
         let obstacle = raise_open_files(needed).unwrap_err();
         assert!(obstacle.fix.contains("LimitNOFILE"), "{obstacle}");

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWriteExt};
@@ -143,8 +144,22 @@ impl Stream {
         buffer: &RefCell<Vec<u8>>,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
+        self.read_when(buffer, timeout, || true).await
+    }
+
+    /// As [`Stream::read_into`]; but when something can be read and `may_read` is false, it stays
+    /// where it is, and the error is `WouldBlock`.
+    pub async fn read_when(
+        &mut self,
+        buffer: &RefCell<Vec<u8>>,
+        timeout: Option<Duration>,
+        may_read: impl Fn() -> bool,
+    ) -> io::Result<usize> {
         self.inner.set_read_timeout(timeout).map_err(io::Error::from)?;
         poll_fn(|cx| {
+            if !may_read() {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::WouldBlock)));
+            }
             let mut buffer = buffer.borrow_mut();
             Pin::new(&mut self.inner).poll_read(cx, &mut buffer)
         })

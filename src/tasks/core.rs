@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -19,6 +20,7 @@ use crate::sys::clock;
 use crate::sys::doorbell::{Doorbell, Listening};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
+use crate::tasks::commit::LogKeeper;
 use crate::tasks::event::Event;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
@@ -52,23 +54,37 @@ pub struct ConnectionOptions {
 pub enum Order {
     /// Use these rules for new files from now on.
     Rules(Arc<Rules>),
+    /// All points of earlier runs have come; report [`Report::Recovered`].
+    InheritanceRead,
+    /// Take points and questions; report [`Report::Ready`].
+    Serve,
+    /// The files of earlier runs are gone.
+    InheritanceGone,
     /// Receive no more; report [`Report::Quiet`] when everything received is with its owner.
     StopReceiving,
     /// Write everything out; report [`Report::Drained`].
     Drain,
+    /// Commit everything to the log; report [`Report::Sealed`].
+    Seal,
 }
 
 /// What a core tells the main thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
+    /// The core has all points of earlier runs.
+    Recovered,
     /// The core receives.
     Ready,
+    /// This core needs nothing of earlier runs any more.
+    InheritanceReleased,
     /// The core receives no more, and what it received is with its owners.
     Quiet,
     /// So many points of this shard are still to be written.
     Draining(ShardId, u64),
     /// Everything is written but so many points; all that the core has counted.
     Drained(u64, Box<Counters>),
+    /// Everything received is in the log or in its file; all that the core has counted.
+    Sealed(Box<Counters>),
     /// Not from a core: the process got this signal.
     Signal(i32),
 }
@@ -76,6 +92,8 @@ pub enum Report {
 /// How far a core is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum Stage {
+    /// Taking points of earlier runs.
+    Recovering,
     /// Receiving.
     Running,
     /// Taking no new connections, and of the old ones what the kernel holds.
@@ -84,6 +102,8 @@ pub enum Stage {
     Closed,
     /// Writing everything out.
     Draining,
+    /// Committing everything to the log.
+    Sealing,
 }
 
 /// The state that all tasks of a core share. Borrowed for one call at a time, never over an await.
@@ -116,6 +136,10 @@ pub struct Core {
     pub changed: Event,
     /// A batch has come back from the writer, or there is a reason to flush now.
     pub flushable: Event,
+    /// Something waits for a commit, or for other care of the log.
+    pub loggable: Event,
+    /// This core's end of its log, if there is one.
+    pub log: Option<LogKeeper>,
     /// Small things for the writer to do beside its batches.
     pub errands: RefCell<VecDeque<Errand>>,
     /// How far this core is on its way down.
@@ -145,6 +169,8 @@ pub struct CoreParts {
     pub reports: Sender<Report>,
     /// Connections of all kinds that may be open.
     pub connections_max: usize,
+    /// This core's end of its log.
+    pub log: Option<LogKeeper>,
 }
 
 impl Core {
@@ -165,8 +191,10 @@ impl Core {
             answered: Event::default(),
             changed: Event::default(),
             flushable: Event::default(),
+            loggable: Event::default(),
+            log: parts.log,
             errands: RefCell::new(VecDeque::new()),
-            stage: Cell::new(Stage::Running),
+            stage: Cell::new(Stage::Recovering),
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,
             next_ticket: Cell::new(0),
@@ -186,6 +214,20 @@ impl Core {
         self.flushable.notify();
         self.room.until(|| self.is_closed() || !self.shard.borrow_mut().must_wait()).await;
         since.elapsed()
+    }
+
+    /// Reads what a connection brings, as soon as there is room for it then: all connections of a
+    /// core may be waiting, and what they bring together would fit nowhere.
+    pub async fn read(&self, stream: &mut Stream, timeout: Option<Duration>) -> io::Result<usize> {
+        loop {
+            let may_read = || self.is_closed() || !self.shard.borrow_mut().must_wait();
+            match stream.read_when(&self.read_buffer, timeout, may_read).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for_room().await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Memory may have come free outside of a finished write: whoever waits for it looks again.
@@ -262,8 +304,8 @@ impl Core {
     }
 
     /// Counts a connection that ends because its peer was silent for too long.
-    pub fn count_if_timeout(&self, error: &std::io::Error) {
-        if error.kind() == std::io::ErrorKind::TimedOut {
+    pub fn count_if_timeout(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
             self.shard.borrow_mut().counters.timeouts += 1;
         }
     }
@@ -287,7 +329,7 @@ impl Core {
         for (gauge, count) in gauges.connections.iter_mut().zip(&self.connections) {
             *gauge = count.get();
         }
-        let mut counters = shard.counters;
+        let mut counters = shard.all_counters();
         if let Some(descriptor) = self.datagrams.get() {
             counters.kernel_drops = socket::kernel_drops(descriptor);
         }

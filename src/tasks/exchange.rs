@@ -12,7 +12,8 @@ use crate::shard::Shard;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
-use crate::tasks::core::{Core, Order, Stage};
+use crate::tasks::commit;
+use crate::tasks::core::{Core, Order, Report, Stage};
 use crate::tasks::flush::Writer;
 use crate::tasks::writer::Errand;
 
@@ -26,6 +27,7 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
     spawn(async move {
         loop {
             let mut found = writer.collect(&core);
+            found |= commit::collect(&core);
             found |= take_orders(&core);
             found |= take_spent(&core);
             found |= take_batch(&core);
@@ -35,6 +37,8 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
                 if !core.shard.borrow_mut().must_wait() {
                     core.room.notify();
                 }
+                commit::soon(&core);
+                core.loggable.notify();
                 yield_now().await;
             } else {
                 core.listening.sleep_unless(|| something_waits(&core, &writer)).await;
@@ -46,6 +50,7 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
 /// Sends full batches at once, and has the rest sent when its points have waited long enough. To be
 /// called when a receiver has taken points.
 pub fn send_soon(core: &Core) {
+    commit::soon(core);
     let mut shard = core.shard.borrow_mut();
     let (has_ready, has_unsent) = (shard.outbox().has_ready(), shard.outbox().has_unsent());
     drop(shard);
@@ -146,6 +151,18 @@ fn take_orders(core: &Core) -> bool {
         found = true;
         match order {
             Order::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
+            Order::InheritanceRead => {
+                if let Some(log) = core.shard.borrow_mut().log() {
+                    log.inheritance_read();
+                }
+                core.report(Report::Recovered);
+            }
+            Order::Serve => core.stage.set(Stage::Running),
+            Order::InheritanceGone => commit::inheritance_gone(core),
+            Order::Seal => {
+                core.stage.set(Stage::Sealing);
+                core.flushable.notify();
+            }
             Order::StopReceiving => core.stage.set(Stage::Stopping),
             Order::Drain => {
                 // A sweep under way goes on without its limits.
@@ -252,7 +269,7 @@ fn take_answers(core: &Core) -> bool {
 
 /// Whether another look at the links would find something to do.
 fn something_waits(core: &Core, writer: &Writer) -> bool {
-    if writer.has_finished() || !core.orders.borrow().is_empty() {
+    if writer.has_finished() || commit::has_answers(core) || !core.orders.borrow().is_empty() {
         return true;
     }
     let takes_batches = !is_held_back(core, &mut core.shard.borrow_mut());

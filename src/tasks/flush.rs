@@ -140,18 +140,20 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>, interval: Duration) -> Task<(
     let (core, writer) = (Rc::clone(core), Rc::clone(writer));
     spawn(async move {
         let mut sent_last = true;
-        while core.stage.get() != Stage::Draining {
+        while core.stage.get() < Stage::Draining {
             let can_go_on = |core: &Core| {
                 let mut shard = core.shard.borrow_mut();
-                sent_last && (shard.is_full() || shard.can_create(Instant::now()))
+                sent_last && (shard.must_flush() || shard.can_create(Instant::now()))
             };
             core.flushable
-                .until(|| is_due.get() || core.stage.get() == Stage::Draining || can_go_on(&core))
+                .until(|| is_due.get() || core.stage.get() >= Stage::Draining || can_go_on(&core))
                 .await;
             is_due.set(false);
             sent_last = sweep(&core, &writer).await > 0;
         }
-        drain(&core, &writer).await;
+        if core.stage.get() == Stage::Draining {
+            drain(&core, &writer).await;
+        }
     })
 }
 
@@ -168,12 +170,16 @@ fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
     spawn(ticking).detach();
 }
 
-/// Writes every metric that waits, once. Returns how many files were handed to the writer.
+/// Writes every metric that waits, once, unless the log keeps it for the next run. Returns how many files were handed to the writer.
 async fn sweep(core: &Core, writer: &Writer) -> u64 {
     let before = writer.sent_jobs.get();
     core.with_shard(Shard::begin_sweep);
     loop {
-        core.flushable.until(|| !writer.idle.borrow().is_empty()).await;
+        let is_sealing = || core.stage.get() == Stage::Sealing;
+        core.flushable.until(|| is_sealing() || !writer.idle.borrow().is_empty()).await;
+        if is_sealing() {
+            return 0;
+        }
         let mut batch = writer.idle.borrow_mut().pop().expect("waited until one was idle");
         core.with_shard(Shard::forget_idle);
         core.memory_freed();

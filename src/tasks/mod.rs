@@ -11,14 +11,19 @@
 //! - *flush*: one task; hands jobs to the writer thread, at most four batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
 //!   its own ring. It may block as long as the disk likes.
+//! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
+//!   given up.
 //! - *log writer*: a thread of its own on the same core that writes the log, with its own ring.
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
 //!
-//! Stop order: listeners, datagrams, connections, links, cache, writer.
+//! - *recovery*: the main thread, before anything is received; reads the logs of earlier runs.
+//!
+//! Stop order: listeners, datagrams, connections, links, cache or log, writer.
 
 pub mod carbonlink;
 pub mod checkpoint;
+pub mod commit;
 pub mod core;
 pub mod event;
 pub mod exchange;
@@ -28,6 +33,7 @@ pub mod log_writer;
 pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;
+pub mod recovery;
 pub mod report;
 pub mod start;
 pub mod writer;

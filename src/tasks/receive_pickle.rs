@@ -22,7 +22,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
     let mut patience = Patience::new(options);
     loop {
         let stalled = core.wait_for_room().await;
-        match stream.read_into(&core.read_buffer, patience.timeout(stalled)).await {
+        match core.read(&mut stream, patience.timeout(stalled)).await {
             Ok(0) => break,
             Ok(_) if core.is_closed() => break,
             Ok(count) => {

@@ -54,7 +54,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
     loop {
         let stalled = core.wait_for_room().await;
         let timeout = patience.timeout(stalled);
-        match stream.read_into(&core.read_buffer, timeout).await {
+        match core.read(&mut stream, timeout).await {
             Ok(0) => break,
             Ok(_) if core.is_closed() => break,
             Ok(count) => {

@@ -19,14 +19,18 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{Task, sleep};
 use crate::sys::mesh::Links;
 use crate::sys::socket::{Listener, Stream};
+use crate::tasks::commit::{LogKeeper, LogPlan};
 use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
 use crate::tasks::flush::Writer;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::writer::WriterOptions;
-use crate::tasks::{exchange, flush, listen, receive_udp, report, writer};
+use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, writer};
 
 /// Connections get so long, after receiving has ended, to read what the kernel holds for them.
-const LAST_READ_TIME: Duration = Duration::from_secs(2);
+const LAST_READ_TIME: Duration = Duration::from_secs(1);
+
+/// With a log, what is with the writer at the stop gets so long to end.
+const LAST_WRITE_TIME: Duration = Duration::from_millis(500);
 
 /// Everything one core is started with.
 pub struct CorePlan {
@@ -54,14 +58,18 @@ pub struct CorePlan {
     pub writer: Option<WriterOptions>,
     /// Least time between two sweeps.
     pub flush_interval: Duration,
+    /// The log; what the shard is told of it is in `shard`.
+    pub log: Option<LogPlan>,
     /// Publishes the node's statistics; on one core.
     pub report: Option<ReportOptions>,
 }
 
 /// Runs one core to its end. To be called on its executor.
 pub async fn run(plan: CorePlan) {
+    let index = plan.shard.id.index();
     let shard = Shard::new(plan.shard, plan.rules, Instant::now());
     let bell = plan.links.own_bell.clone();
+    let start_log = |log| LogKeeper::start(index, plan.processor, log, bell.clone());
     let core = Rc::new(Core::new(CoreParts {
         shard,
         peers: plan.links.peers,
@@ -70,12 +78,16 @@ pub async fn run(plan: CorePlan) {
         orders: plan.orders,
         reports: plan.reports,
         connections_max: plan.connections_max,
+        log: plan.log.map(start_log),
     }));
     let is_writing = plan.writer.is_some();
     let writer = Rc::new(start_writer(plan.processor, plan.directory, plan.writer, bell));
     let exchanging = exchange::start(&core, &writer);
     let sending = exchange::start_sending(&core);
     let flushing = is_writing.then(|| flush::start(&core, &writer, plan.flush_interval));
+    let keeping = core.log.is_some().then(|| commit::start(&core));
+    core.changed.until(|| core.stage.get() != Stage::Recovering).await;
+
     let reporting = plan.report.map(|options| report::start(&core, options));
     let datagrams =
         plan.datagrams.map(|socket| Rc::new(RefCell::new(Stream::adopt_datagrams(socket))));
@@ -101,7 +113,7 @@ pub async fn run(plan: CorePlan) {
     core.changed.until(|| core.shard.borrow_mut().outbox().is_settled()).await;
     core.report(Report::Quiet);
 
-    core.changed.until(|| core.stage.get() == Stage::Draining).await;
+    core.changed.until(|| core.stage.get() >= Stage::Draining).await;
     match flushing {
         Some(task) => task.await,
         None => {
@@ -109,8 +121,27 @@ pub async fn run(plan: CorePlan) {
             core.report(Report::Drained(left, Box::new(core.stats().0)));
         }
     }
+    if core.stage.get() == Stage::Sealing {
+        seal(&core, &writer).await;
+    }
+    for task in keeping.into_iter().flatten() {
+        task.cancel().await;
+    }
     sending.cancel().await;
     exchanging.cancel().await;
+    commit::end(&core);
+}
+
+/// Leaves everything to the log, for the next start.
+async fn seal(core: &Rc<Core>, writer: &Rc<Writer>) {
+    commit::settle(core).await;
+    // A write cut short would harm nothing; but files that are whole are nicer to find.
+    let deadline = Instant::now() + LAST_WRITE_TIME;
+    while !writer.is_idle() && Instant::now() < deadline {
+        sleep(LAST_WRITE_TIME / 100).await;
+    }
+    core.with_shard(Shard::give_up);
+    core.report(Report::Sealed(Box::new(core.stats().0)));
 }
 
 /// Lets connections read what has arrived and waits for their end.

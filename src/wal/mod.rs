@@ -107,6 +107,7 @@ mod segments;
 pub use crate::metric::mark::Mark;
 pub use log::{Commit, Counters, Full, Log, Options, Outcome, Part, RESERVE_SEGMENTS};
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};
+pub(crate) use segment::HeaderError;
 pub use segment::{FileName, Kind, SegmentHeader, SegmentId, VERSION};
 pub use segments::{INHERITANCE, Pressure};
 

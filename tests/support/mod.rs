@@ -41,37 +41,41 @@ pub(crate) struct NodeOptions<'a> {
     pub(crate) schemas: &'a str,
 }
 
+/// The log of a node in a test: small, so that it turns over.
+pub(crate) const WAL: &str = "max-size = \"64MiB\"\nsegment-size = \"1MiB\"";
+
 impl NodeProcess {
     /// Starts a node and waits until it listens.
     pub(crate) fn start(name: &str, options: &NodeOptions<'_>) -> NodeProcess {
+        NodeProcess::start_with(name, options, WAL)
+    }
+
+    /// The same with these lines below `[wal]`.
+    pub(crate) fn start_with(name: &str, options: &NodeOptions<'_>, wal: &str) -> NodeProcess {
         let directory = std::env::temp_dir().join(format!("carbyne-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(directory.join("whisper")).expect("make a directory");
-        std::fs::write(directory.join("schemas.conf"), options.schemas).expect("write schemas");
-        let config = directory.join("node.toml");
-        std::fs::write(&config, config_text(&directory, options)).expect("write configuration");
-        let log = std::fs::File::create(directory.join("log")).expect("make the log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_carbyne"))
-            .args(["serve", "-c"])
-            .arg(&config)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("start the node");
-        let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        let mut find = |label: &str| loop {
-            let mut text = String::new();
-            let count = out.read_line(&mut text).expect("read the start-up message");
-            assert!(count > 0, "the node stopped: {}", read_log(&directory));
-            if let Some(rest) = text.trim().strip_prefix(label) {
-                return rest.trim().to_owned();
-            }
-        };
-        let mut address = |label: &str| find(label).parse().expect("an address");
-        let (line, udp) = (address("line tcp"), address("line udp"));
-        let (pickle, carbonlink) = (address("pickle tcp"), address("carbonlink"));
-        let (send_command, read_command) = (find("send"), find("read"));
-        NodeProcess { child, directory, line, udp, pickle, carbonlink, send_command, read_command }
+        std::fs::write(directory.join("log"), "").expect("make the log");
+        let child = launch(&directory, options, wal);
+        listening(child, directory)
+    }
+
+    /// Starts the node again in its directory, after its end.
+    pub(crate) fn restart(&mut self, options: &NodeOptions<'_>, wal: &str) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let child = launch(&self.directory, options, wal);
+        let mut anew = listening(child, self.directory.clone());
+        std::mem::swap(self, &mut anew);
+        // What is dropped is the process that has ended, and not the directory.
+        anew.directory = PathBuf::new();
+    }
+
+    /// Starts the node again and does not wait; for a start that is to fail, or to be cut short.
+    pub(crate) fn launch(&mut self, options: &NodeOptions<'_>, wal: &str) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = launch(&self.directory, options, wal);
     }
 
     /// A connection to the cache.
@@ -85,13 +89,38 @@ impl NodeProcess {
         points.last().map(|&(_, value)| value)
     }
 
-    /// Sends SIGTERM and waits; returns the exit code and the log.
+    /// Has the node write everything into the files and stop; returns the exit code and the log.
     pub(crate) fn stop(&mut self) -> (Option<i32>, String) {
+        self.end("-USR1")
+    }
+
+    /// Sends a signal and waits for the end; returns the exit code and the log.
+    pub(crate) fn end(&mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("run kill");
+        let sent = Command::new("kill").args([signal, &id]).status().expect("run kill");
         assert!(sent.success());
+    }
+
+    /// Waits for the end; returns the exit code and the log.
+    pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("wait for the node");
         (status.code(), read_log(&self.directory))
+    }
+
+    /// Everything the node has said so far, in all its lives.
+    pub(crate) fn log(&self) -> String {
+        read_log(&self.directory)
+    }
+
+    /// The directory of its log.
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.directory.join("whisper.wal")
     }
 
     /// Whether the process still runs.
@@ -109,10 +138,42 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.directory.is_absolute() {
             let _ = std::fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+fn launch(directory: &Path, options: &NodeOptions<'_>, wal: &str) -> Child {
+    std::fs::write(directory.join("schemas.conf"), options.schemas).expect("write schemas");
+    let config = directory.join("node.toml");
+    std::fs::write(&config, config_text(directory, options, wal)).expect("write configuration");
+    let log = std::fs::File::options().append(true).open(directory.join("log"));
+    Command::new(env!("CARGO_BIN_EXE_carbyne"))
+        .args(["serve", "-c"])
+        .arg(&config)
+        .stdout(Stdio::piped())
+        .stderr(log.expect("open the log"))
+        .spawn()
+        .expect("start the node")
+}
+
+/// Waits until the node listens.
+fn listening(mut child: Child, directory: PathBuf) -> NodeProcess {
+    let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
+    let mut find = |label: &str| loop {
+        let mut text = String::new();
+        let count = out.read_line(&mut text).expect("read the start-up message");
+        assert!(count > 0, "the node stopped: {}", read_log(&directory));
+        if let Some(rest) = text.trim().strip_prefix(label) {
+            return rest.trim().to_owned();
+        }
+    };
+    let mut address = |label: &str| find(label).parse().expect("an address");
+    let (line, udp) = (address("line tcp"), address("line udp"));
+    let (pickle, carbonlink) = (address("pickle tcp"), address("carbonlink"));
+    let (send_command, read_command) = (find("send"), find("read"));
+    NodeProcess { child, directory, line, udp, pickle, carbonlink, send_command, read_command }
 }
 
 /// A carbonlink connection.
@@ -151,7 +212,7 @@ fn request(name: &str) -> Vec<u8> {
     [&length[..], &pickle].concat()
 }
 
-fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
+fn config_text(directory: &Path, options: &NodeOptions<'_>, wal: &str) -> String {
     let path = directory.display();
     let (shards, whisper, cache) = (options.shards, options.whisper, options.cache);
     let listen = "listen = \"127.0.0.1:0\"";
@@ -160,6 +221,7 @@ fn config_text(directory: &Path, options: &NodeOptions<'_>) -> String {
          [whisper]\ndata-dir = \"{path}/whisper\"\nschemas-file = \"{path}/schemas.conf\"\n\
          {whisper}\n\
          [cache]\n{cache}\n\
+         [wal]\n{wal}\n\
          [tcp]\n{listen}\n[udp]\n{listen}\n[pickle]\n{listen}\n[carbonlink]\n{listen}\n"
     )
 }

@@ -1,0 +1,254 @@
+//! The write-ahead log of the node as a whole: its directory, what earlier runs left in it, and
+//! when that may go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use rtrb::RingBuffer;
+
+use crate::config::{Config, SyncMode};
+use crate::fatal::{Fatal, die};
+use crate::node::plan::Sizes;
+use crate::sys::doorbell::Doorbell;
+use crate::sys::files::{DirectoryLock, lock_directory};
+use crate::sys::log_files::{Durability, FileSystem, LogDirectory};
+use crate::tasks::checkpoint::{self, CheckpointAsker};
+use crate::tasks::commit::LogPlan;
+use crate::tasks::log_writer::LogWriterOptions;
+use crate::tasks::recovery::{self, Feeder};
+use crate::wal::{self, BLOCK_BYTES, FileName, HeaderError, SegmentHeader};
+
+/// Least length of a segment: a commit with everything that receivers may bring at once.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// Least files of a shard: some to write to, some to give up meanwhile, and the reserve.
+const SEGMENTS_MIN: u64 = 8;
+
+/// The buffers of a core's log take a part of its memory: at most twice the limit for each of two
+/// buffers of points and of names.
+pub(crate) const BUFFERS: usize = 8;
+
+/// Least and greatest limit of a buffer: what one read of 256 KiB brings in the least, and two
+/// commits' worth at the most.
+const BUFFER_BYTES_MIN: usize = 512 << 10;
+const BUFFER_BYTES_MAX: usize = 2 << 20;
+
+/// A core gets so much of its budget for one of the buffers.
+const BUFFER_SHARE: usize = 64;
+
+/// The lengths of a shard's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogSizes {
+    pub(crate) segment_bytes: u32,
+    pub(crate) segments_max: u32,
+    pub(crate) buffer_bytes: usize,
+}
+
+impl LogSizes {
+    /// Fits the log of each of so many shards, with so much memory, into the configured size.
+    pub(crate) fn of(config: &Config, shards: usize, budget: usize) -> Result<LogSizes, String> {
+        let share = config.wal.max_size / shards as u64;
+        if share < SEGMENTS_MIN * SEGMENT_BYTES_MIN {
+            let least = (SEGMENTS_MIN * SEGMENT_BYTES_MIN * shards as u64) >> 20;
+            let given = config.wal.max_size >> 20;
+            return Err(format!(
+                "[wal] max-size of {given} MiB is too small for {shards} shards: at least \
+                 {least} MiB"
+            ));
+        }
+        let segment_bytes = config.wal.segment_size.min(share / SEGMENTS_MIN);
+        let segment_bytes = segment_bytes - segment_bytes % BLOCK_BYTES as u64;
+        let segments_max = share / segment_bytes;
+        let buffer_bytes = (budget / BUFFER_SHARE).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
+        let half = usize::try_from(segment_bytes / 2).expect("a segment is below 4 GiB");
+        Ok(LogSizes {
+            segment_bytes: u32::try_from(segment_bytes).expect("the configuration limits it"),
+            segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
+            buffer_bytes: buffer_bytes.min(half),
+        })
+    }
+}
+
+/// The log directory at the start.
+pub(crate) struct NodeLog {
+    path: PathBuf,
+    directory: LogDirectory,
+    file_system: Arc<FileSystem>,
+    data_directory: PathBuf,
+    durability: Durability,
+    interval: Duration,
+    checkpoint_interval: Duration,
+    sizes: LogSizes,
+    shards: u16,
+    run: u64,
+    /// Segments and words of earlier runs.
+    inherited: Vec<FileName>,
+    spares: Vec<FileName>,
+    feeders: Vec<Feeder>,
+    askers: Vec<CheckpointAsker>,
+    requests: Sender<usize>,
+    requested: Option<Receiver<usize>>,
+    _lock: DirectoryLock,
+}
+
+impl NodeLog {
+    /// Opens the log directory if the configuration wants a log, and looks at what is there. To be
+    /// called before the first write to the data directory.
+    pub(crate) fn open(config: &Config, sizes: &Sizes) -> Option<NodeLog> {
+        let durability = match config.wal.sync_mode {
+            SyncMode::Off => return None,
+            SyncMode::Process => Durability::Process,
+            SyncMode::Power => Durability::Power,
+        };
+        let path = config.wal.directory.clone();
+        let fail = |error: &dyn std::fmt::Display| -> ! {
+            let text = format!("log directory {} ([wal] directory): {error}", path.display());
+            die(Fatal::Preflight, &text)
+        };
+        let lock = lock_directory(&path).unwrap_or_else(|error| {
+            let text = format!("log directory {}: {error}", path.display());
+            die(Fatal::Locked, &text)
+        });
+        let directory = LogDirectory::open(&path).unwrap_or_else(|error| fail(&error));
+        let names = directory.names().unwrap_or_else(|error| fail(&error));
+        let files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let (spares, inherited): (Vec<FileName>, Vec<FileName>) =
+            files.iter().partition(|file| matches!(file, FileName::Spare { .. }));
+        if let Some(text) = unknown_version(&directory, &inherited) {
+            fail(&text);
+        }
+        let data_directory = config.whisper.data_dir.clone();
+        let file_system = FileSystem::of(&data_directory).unwrap_or_else(|error| fail(&error));
+        let (requests, requested) = mpsc::channel();
+        Some(NodeLog {
+            path,
+            directory,
+            file_system: Arc::new(file_system),
+            data_directory,
+            durability,
+            interval: config.wal.commit_interval,
+            checkpoint_interval: config.wal.checkpoint_interval,
+            sizes: sizes.log?,
+            shards: u16::try_from(sizes.shards()).expect("the configuration limits the shards"),
+            run: files.iter().map(FileName::run).max().unwrap_or(0) + 1,
+            inherited,
+            spares,
+            feeders: Vec::new(),
+            askers: Vec::new(),
+            requests,
+            requested: Some(requested),
+            _lock: lock,
+        })
+    }
+
+    /// What the shard is told of its log.
+    pub(crate) fn shard_options(&self, shard: u16) -> wal::Options {
+        let inherited = self.inherited.len().div_ceil(usize::from(self.shards));
+        let inherited = u32::try_from(inherited).unwrap_or(u32::MAX);
+        wal::Options {
+            run: self.run,
+            shard,
+            shard_count: self.shards,
+            segment_bytes: self.sizes.segment_bytes,
+            segments_max: self.sizes.segments_max,
+            buffer_bytes: self.sizes.buffer_bytes,
+            inherited_segments: (inherited > 0).then_some(inherited),
+        }
+    }
+
+    /// What the core of the shard, which has this doorbell, needs. To be called for each in turn.
+    pub(crate) fn core_plan(&mut self, shard: u16, bell: Doorbell) -> LogPlan {
+        let (answers, checkpointed) = RingBuffer::new(1);
+        self.askers.push(CheckpointAsker { answers, bell: bell.clone() });
+        let inheritance = (!self.inherited.is_empty()).then(|| {
+            let (feeder, heir) = recovery::link(bell);
+            self.feeders.push(feeder);
+            heir
+        });
+        let all = (0..self.shards).cycle().zip(&self.spares);
+        let spares = all.filter(|(owner, _)| *owner == shard).map(|(_, spare)| *spare).collect();
+        LogPlan {
+            directory: self.path.clone(),
+            writer: LogWriterOptions {
+                run: self.run,
+                shard,
+                segment_bytes: u64::from(self.sizes.segment_bytes),
+                durability: self.durability,
+                spares,
+            },
+            interval: self.interval,
+            checkpoint_interval: self.checkpoint_interval,
+            checkpoints: self.requests.clone(),
+            checkpointed,
+            inheritance,
+        }
+    }
+
+    /// Starts the checkpoint thread, when every core has its plan.
+    pub(crate) fn start_checkpoints(&mut self) {
+        let Some(requested) = self.requested.take() else { return };
+        let askers = std::mem::take(&mut self.askers);
+        let (file_system, path) = (Arc::clone(&self.file_system), self.data_directory.clone());
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || checkpoint::run(&file_system, &path, &requested, askers));
+        thread.unwrap_or_else(|error| die(Fatal::Writer, &format!("checkpoint: {error}")));
+    }
+
+    /// Whether earlier runs left something.
+    pub(crate) fn is_heir(&self) -> bool {
+        !self.inherited.is_empty()
+    }
+
+    /// Hands what earlier runs left to the cores; see [`recovery::recover`].
+    pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) {
+        let mut feeders = std::mem::take(&mut self.feeders);
+        recovery::recover(&self.directory, &self.inherited, &mut feeders, pause);
+    }
+
+    /// Deletes what earlier runs left: every point of it is in its file, on stable storage. False:
+    /// it is to be tried again.
+    pub(crate) fn drop_inheritance(&mut self) -> bool {
+        let names: Vec<String> = self.inherited.iter().map(FileName::to_string).collect();
+        if let Err(error) = self.settle(self.run, &names) {
+            log::warn!("delete replayed log files failed error={error}");
+            return false;
+        }
+        log::info!("replayed log deleted files={}", names.len());
+        self.inherited.clear();
+        true
+    }
+
+    /// After a drain: everything is in its file, and no log of this run or an earlier one counts.
+    pub(crate) fn drop_all(&mut self) -> std::io::Result<()> {
+        self.file_system.sync()?;
+        let names = self.directory.names()?;
+        let is_segment = |name: &String| {
+            FileName::parse(name).is_some_and(|file| !matches!(file, FileName::Spare { .. }))
+        };
+        let names: Vec<String> = names.into_iter().filter(is_segment).collect();
+        self.settle(self.run + 1, &names)
+    }
+
+    fn settle(&self, run: u64, names: &[String]) -> std::io::Result<()> {
+        self.directory.remove_all(&FileName::Settled { run }.to_string(), names)
+    }
+}
+
+/// Says which file has a format that this release does not know.
+fn unknown_version(directory: &LogDirectory, files: &[FileName]) -> Option<String> {
+    files.iter().find_map(|file| {
+        let FileName::Segment(id) = *file else { return None };
+        let first = directory.read_first(&file.to_string(), BLOCK_BYTES).ok()?;
+        match SegmentHeader::decode(&first, id) {
+            Err(HeaderError::Version(version)) => Some(format!(
+                "{file} has format version {version}, which this release does not know: drain the \
+                 node with the release that wrote it, or move the directory away and lose what is \
+                 in it"
+            )),
+            _ => None,
+        }
+    })
+}

@@ -1,0 +1,357 @@
+//! Keeping the log: commits at an interval, checkpoints, and what old segments ask for.
+//!
+//! Nothing runs while nothing waits. The first point after a commit starts the clock of the next
+//! one; a full mebibyte does not wait for it. The log writer and the checkpoint thread do what may
+//! block; the exchange task collects their answers with [`collect`].
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::fatal::{Fatal, die};
+use crate::shard::Shard;
+use crate::sys::clock;
+use crate::sys::cpu::pin_thread;
+use crate::sys::doorbell::Doorbell;
+use crate::sys::executor::{Task, sleep, spawn, yield_now};
+use crate::tasks::core::{Core, Report};
+use crate::tasks::log_writer::{self, LogAnswer, LogErrand, LogWriterOptions};
+use crate::wal::Pressure;
+
+/// So much is committed without waiting for the interval: the log writer's cost per byte does not
+/// fall any further.
+const COMMIT_BYTES: usize = 1 << 20;
+
+/// Commit and retirement; one of each is under way at most.
+const ERRANDS_MAX: usize = 2;
+
+/// Least time between two checkpoints while the log is short of room, and between two looks at
+/// whether it still is.
+const PRESSURE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Pause after a segment could not be given up.
+const RETIRE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a stop looks whether everything is committed.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a core needs to keep its log.
+pub struct LogPlan {
+    /// The log directory.
+    pub directory: PathBuf,
+    /// How the log is written.
+    pub writer: LogWriterOptions,
+    /// Longest time from the arrival of a point to the end of its commit, on a disk that keeps up.
+    pub interval: Duration,
+    /// Least time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Where to ask for a checkpoint, with the number of this core.
+    pub checkpoints: Sender<usize>,
+    /// Where its answers come.
+    pub checkpointed: Consumer<bool>,
+    /// Points of earlier runs come here.
+    pub inheritance: Option<Heir>,
+}
+
+/// The end of the link on which points of earlier runs come.
+pub struct Heir {
+    /// Batches of points.
+    pub batches: Consumer<Vec<u8>>,
+    /// The same buffers, emptied.
+    pub spent: Producer<Vec<u8>>,
+}
+
+/// This core's end of its log writer and of the checkpoint thread.
+pub struct LogKeeper {
+    index: usize,
+    to: RefCell<Option<Producer<LogErrand>>>,
+    from: RefCell<Consumer<LogAnswer>>,
+    thread: RefCell<Option<JoinHandle<()>>>,
+    /// Time until a commit is begun: a fifth of the interval is left for the write itself.
+    pause: Duration,
+    checkpoint_interval: Duration,
+    checkpoints: Sender<usize>,
+    checkpointed: RefCell<Consumer<bool>>,
+    heir: RefCell<Option<Heir>>,
+    /// A commit was due while another one was under way.
+    is_due: Cell<bool>,
+    is_checkpointing: Cell<bool>,
+    /// When the last checkpoint began.
+    checkpoint_begun: Cell<Instant>,
+    retire_not_before: Cell<Instant>,
+    /// The main thread does not know yet that nothing is inherited any more.
+    has_to_tell: Cell<bool>,
+}
+
+impl LogKeeper {
+    /// Starts the core's log writer.
+    pub fn start(index: usize, processor: usize, plan: LogPlan, bell: Doorbell) -> LogKeeper {
+        let (to, from_core) = RingBuffer::new(ERRANDS_MAX);
+        let (to_core, from) = RingBuffer::new(ERRANDS_MAX);
+        let LogPlan { directory, writer, .. } = plan;
+        let thread = std::thread::Builder::new()
+            .name(format!("log-writer-{index}"))
+            .spawn(move || {
+                if let Err(error) = pin_thread(processor) {
+                    log::warn!("pin log writer failed processor={processor} error={error}");
+                }
+                if let Err(error) = log_writer::run(&directory, writer, from_core, to_core, &bell) {
+                    die(Fatal::Writer, &format!("log writer: {error}"));
+                }
+            })
+            .unwrap_or_else(|error| die(Fatal::Writer, &error.to_string()));
+        let now = Instant::now();
+        LogKeeper {
+            index,
+            to: RefCell::new(Some(to)),
+            from: RefCell::new(from),
+            thread: RefCell::new(Some(thread)),
+            pause: plan.interval * 4 / 5,
+            checkpoint_interval: plan.checkpoint_interval,
+            checkpoints: plan.checkpoints,
+            checkpointed: RefCell::new(plan.checkpointed),
+            has_to_tell: Cell::new(plan.inheritance.is_some()),
+            heir: RefCell::new(plan.inheritance),
+            is_due: Cell::new(false),
+            is_checkpointing: Cell::new(false),
+            checkpoint_begun: Cell::new(now),
+            retire_not_before: Cell::new(now),
+        }
+    }
+
+    fn send(&self, errand: LogErrand) {
+        let mut to = self.to.borrow_mut();
+        let to = to.as_mut().expect("errands are sent while the core runs");
+        to.push(errand).expect("as many places as errands");
+        if let Some(thread) = &*self.thread.borrow() {
+            thread.thread().unpark();
+        }
+    }
+
+    /// Commits what waits, now or when the commit under way has ended.
+    fn commit(&self, core: &Core) {
+        let mut shard = core.shard.borrow_mut();
+        let Some(log) = shard.log() else { return };
+        let commit = log.take_commit(Instant::now(), clock::now_s());
+        self.is_due.set(commit.is_none() && shard.has_uncommitted());
+        drop(shard);
+        if let Some(commit) = commit {
+            self.send(LogErrand::Commit(commit));
+        }
+    }
+
+    /// Gives up one segment that is needed no more, and says when nothing is inherited any more.
+    fn retire(&self, core: &Core) {
+        let mut shard = core.shard.borrow_mut();
+        let Some(log) = shard.log() else { return };
+        if self.has_to_tell.get() && log.is_inheritance_released() {
+            self.has_to_tell.set(false);
+            core.report(Report::InheritanceReleased);
+        }
+        if Instant::now() < self.retire_not_before.get() {
+            return;
+        }
+        if let Some(id) = log.take_retired() {
+            self.send(LogErrand::Retire(id));
+        }
+    }
+
+    fn take_answers(&self, core: &Core) -> bool {
+        let mut found = false;
+        while let Ok(answer) = self.from.borrow_mut().pop() {
+            found = true;
+            core.with_shard(|shard| match answer {
+                LogAnswer::Committed(commit) => {
+                    let log = shard.log().expect("it has sent a commit");
+                    log.committed(commit, Instant::now());
+                    shard.log_late();
+                }
+                LogAnswer::Retired(id, is_ok) => {
+                    if !is_ok {
+                        self.retire_not_before.set(Instant::now() + RETIRE_PAUSE);
+                    }
+                    shard.log().expect("it has segments").retired(id, is_ok);
+                }
+            });
+        }
+        found
+    }
+
+    fn take_checkpoint(&self, core: &Core) -> bool {
+        let Ok(is_ok) = self.checkpointed.borrow_mut().pop() else { return false };
+        if !is_ok {
+            let text = "a sync of the data directory's file system has failed: what was written \
+                        may be lost there, and the next start writes it again from the log";
+            die(Fatal::Checkpoint, text);
+        }
+        self.is_checkpointing.set(false);
+        core.with_shard(|shard| {
+            shard.counters.wal_checkpoints += 1;
+            shard.log().expect("it has asked for it").checkpoint_done(true);
+        });
+        // Old segments go after a commit that says so.
+        self.commit(core);
+        true
+    }
+
+    fn begin_checkpoint(&self, core: &Core) {
+        core.with_shard(|shard| shard.log().expect("it wants one").checkpoint_begun());
+        self.is_checkpointing.set(true);
+        self.checkpoint_begun.set(Instant::now());
+        if self.checkpoints.send(self.index).is_err() {
+            die(Fatal::Checkpoint, "the checkpoint thread has ended");
+        }
+    }
+
+    fn wants_checkpoint(&self, core: &Core) -> bool {
+        let mut shard = core.shard.borrow_mut();
+        !self.is_checkpointing.get() && shard.log().is_some_and(|log| log.checkpoint_wanted())
+    }
+
+    /// Time until the next checkpoint may begin.
+    fn checkpoint_wait(&self, core: &Core) -> Duration {
+        let is_pressed = core.shard.borrow().log_pressure() != Pressure::None;
+        let interval = if is_pressed {
+            self.checkpoint_interval.min(PRESSURE_INTERVAL)
+        } else {
+            self.checkpoint_interval
+        };
+        interval.saturating_sub(self.checkpoint_begun.get().elapsed())
+    }
+
+    /// Takes a batch of points of earlier runs, unless the cache is full.
+    fn take_inheritance(&self, core: &Core) -> bool {
+        let mut heir = self.heir.borrow_mut();
+        let Some(Heir { batches, spent }) = &mut *heir else { return false };
+        let mut shard = core.shard.borrow_mut();
+        if batches.is_empty() || shard.is_cache_full() {
+            drop(shard);
+            core.flushable.notify();
+            return false;
+        }
+        let Ok(mut batch) = batches.pop() else { return false };
+        shard.accept_inherited(&batch);
+        batch.clear();
+        spent.push(batch).expect("as many places as buffers");
+        true
+    }
+
+    fn has_inheritance(&self, core: &Core) -> bool {
+        let heir = self.heir.borrow();
+        let waits = heir.as_ref().is_some_and(|heir| !heir.batches.is_empty());
+        waits && !core.shard.borrow_mut().is_cache_full()
+    }
+}
+
+/// Sees to it that what the log has taken is committed in time. To be called when points have been
+/// taken.
+pub fn soon(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    let shard = core.shard.borrow();
+    let (bytes, waits) = (shard.uncommitted_bytes(), shard.has_uncommitted());
+    drop(shard);
+    if bytes >= COMMIT_BYTES {
+        keeper.commit(core);
+    }
+    if waits {
+        core.loggable.notify();
+    }
+}
+
+/// Takes what the log writer, the checkpoint thread and the main thread have left for the log.
+/// Called by the exchange task, which their doorbell wakes.
+pub fn collect(core: &Core) -> bool {
+    let Some(keeper) = &core.log else { return false };
+    let answered = keeper.take_answers(core) | keeper.take_checkpoint(core);
+    if answered {
+        let bytes = core.shard.borrow().uncommitted_bytes();
+        if keeper.is_due.get() || bytes >= COMMIT_BYTES {
+            keeper.commit(core);
+        }
+        keeper.retire(core);
+        core.flushable.notify();
+    }
+    answered | keeper.take_inheritance(core)
+}
+
+/// Whether [`collect`] would find something.
+pub fn has_answers(core: &Core) -> bool {
+    core.log.as_ref().is_some_and(|keeper| {
+        !keeper.from.borrow().is_empty()
+            || !keeper.checkpointed.borrow().is_empty()
+            || keeper.has_inheritance(core)
+    })
+}
+
+/// The main thread has deleted what earlier runs left.
+pub fn inheritance_gone(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    core.with_shard(|shard| shard.log().expect("it had heirs").inheritance_gone());
+    keeper.heir.take();
+    keeper.commit(core);
+}
+
+/// Starts the tasks that keep the log.
+pub fn start(core: &Rc<Core>) -> [Task<()>; 2] {
+    let (committing, caring) = (Rc::clone(core), Rc::clone(core));
+    [
+        spawn(async move { commit_in_time(&committing).await }),
+        spawn(async move {
+            care(&caring).await;
+        }),
+    ]
+}
+
+async fn commit_in_time(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    loop {
+        core.loggable.until(|| core.shard.borrow().has_uncommitted()).await;
+        sleep(keeper.pause).await;
+        keeper.commit(core);
+    }
+}
+
+/// Carries points out of old segments when there is no other way, has checkpoints made, and tries
+/// again to give up what could not be given up.
+async fn care(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    let must_carry = || matches!(core.shard.borrow().log_pressure(), Pressure::Carry { .. });
+    loop {
+        core.loggable.until(|| keeper.wants_checkpoint(core) || must_carry()).await;
+        while core.with_shard(Shard::carry_some) {
+            yield_now().await;
+        }
+        keeper.commit(core);
+        keeper.retire(core);
+        let wait = keeper.checkpoint_wait(core);
+        if wait.is_zero() && keeper.wants_checkpoint(core) {
+            keeper.begin_checkpoint(core);
+        }
+        sleep(wait.clamp(Duration::from_millis(10), PRESSURE_INTERVAL)).await;
+    }
+}
+
+/// Commits everything that waits; does not end while the log's disk takes nothing.
+pub async fn settle(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    while core.shard.borrow().has_uncommitted() {
+        keeper.commit(core);
+        sleep(SETTLE_PAUSE).await;
+    }
+}
+
+/// Ends the log writer and waits until it has closed its files.
+pub fn end(core: &Core) {
+    let Some(keeper) = &core.log else { return };
+    keeper.to.take();
+    if let Some(thread) = keeper.thread.take() {
+        thread.thread().unpark();
+        // A log writer that panics ends the process by itself.
+        let _ = thread.join();
+    }
+}

@@ -1,0 +1,200 @@
+//! Reading the logs of earlier runs, on the main thread, before anything is received.
+//!
+//! One segment at a time is in memory. Its points go in batches to the cores that own them now,
+//! over one bounded link each whose buffers come back: a core that has no room takes none until
+//! its flush has made some, and the reading waits.
+
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::metric::batch;
+use crate::shard::route::owner;
+use crate::sys::doorbell::Doorbell;
+use crate::sys::log_files::LogDirectory;
+use crate::tasks::commit::Heir;
+use crate::wal::{FileName, LogFiles, Replay, Report, SegmentId, logs};
+
+/// Buffers of one link, and when one is sent.
+const BUFFERS: usize = 4;
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Time between two looks for a buffer that comes back.
+const LINK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Time between two progress lines.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Problems that are named in the log, of each log that was read; all are counted.
+const PROBLEMS_TOLD: usize = 20;
+
+/// The main thread's end of the link to one core.
+pub struct Feeder {
+    to: Producer<Vec<u8>>,
+    spent: Consumer<Vec<u8>>,
+    bell: Doorbell,
+    open: Vec<u8>,
+    /// Buffers that are with the core.
+    out: usize,
+}
+
+/// Makes the link to the core that has this doorbell.
+pub fn link(bell: Doorbell) -> (Feeder, Heir) {
+    let (to, batches) = RingBuffer::new(BUFFERS);
+    let (back, spent) = RingBuffer::new(BUFFERS);
+    (Feeder { to, spent, bell, open: Vec::new(), out: 0 }, Heir { batches, spent: back })
+}
+
+impl Feeder {
+    fn send(&mut self, pause: &mut impl FnMut(Duration)) {
+        if self.open.is_empty() {
+            return;
+        }
+        let next = loop {
+            if let Ok(spent) = self.spent.pop() {
+                self.out -= 1;
+                break spent;
+            }
+            if self.out < BUFFERS {
+                break Vec::with_capacity(BATCH_BYTES + batch::RECORD_BYTES_MAX);
+            }
+            pause(LINK_PAUSE);
+        };
+        let full = std::mem::replace(&mut self.open, next);
+        self.to.push(full).expect("as many places as buffers");
+        self.out += 1;
+        self.bell.ring();
+    }
+
+    /// Waits until the core has taken everything.
+    fn settle(&mut self, pause: &mut impl FnMut(Duration)) {
+        self.send(pause);
+        while self.out > 0 {
+            match self.spent.pop() {
+                Ok(_) => self.out -= 1,
+                Err(_) => pause(LINK_PAUSE),
+            }
+        }
+    }
+}
+
+/// What all logs together had.
+#[derive(Debug, Default)]
+struct Totals {
+    logs: u64,
+    points: u64,
+    names: u64,
+    problems: u64,
+    lost: u64,
+    unresolved: u64,
+    cut_bytes: u64,
+}
+
+struct Reader<'a> {
+    directory: &'a LogDirectory,
+    files: usize,
+    files_read: usize,
+    begun: Instant,
+    told: Instant,
+    totals: Totals,
+}
+
+/// Hands every point of these files to its owner, and returns when all are taken. `pause` waits,
+/// and looks whether the process is to end.
+pub fn recover(
+    directory: &LogDirectory,
+    files: &[FileName],
+    feeders: &mut [Feeder],
+    mut pause: impl FnMut(Duration),
+) {
+    let logs = logs(files);
+    let now = Instant::now();
+    let files = logs.iter().map(|log| log.names.len() + log.points.len()).sum();
+    let totals = Totals::default();
+    let mut reader = Reader { directory, files, files_read: 0, begun: now, told: now, totals };
+    log::info!("replaying log logs={} files={files}", logs.len());
+    for log in logs {
+        reader.read(log, feeders, &mut pause);
+    }
+    feeders.iter_mut().for_each(|feeder| feeder.settle(&mut pause));
+    reader.tell_end();
+}
+
+impl Reader<'_> {
+    fn read(&mut self, files: LogFiles, feeders: &mut [Feeder], pause: &mut impl FnMut(Duration)) {
+        let shards = u16::try_from(feeders.len()).expect("shards are numbered in 16 bits");
+        let mut replay = Replay::new(files.clone());
+        for &id in &files.names {
+            replay.add_names(id, &self.bytes(id));
+            self.read_one(pause);
+        }
+        let tells = |&&id: &&SegmentId| replay.look(id, &self.bytes(id));
+        let _ = files.points.iter().rev().find(tells);
+        for &id in &files.points {
+            let bytes = self.bytes(id);
+            let mut cursor = replay.begin(id, &bytes);
+            while replay.next_frame(&mut cursor, &bytes, |name, point| {
+                let feeder = &mut feeders[owner(name, shards).index()];
+                batch::push(&mut feeder.open, name, point);
+                if feeder.open.len() >= BATCH_BYTES {
+                    feeder.send(pause);
+                }
+            }) {
+                self.tell_progress();
+            }
+            self.read_one(pause);
+        }
+        self.tell(&files, &replay.finish());
+    }
+
+    fn bytes(&self, id: SegmentId) -> Vec<u8> {
+        let name = FileName::Segment(id).to_string();
+        self.directory.read(&name).unwrap_or_else(|error| {
+            log::error!("read log segment failed segment={id} error={error}");
+            Vec::new()
+        })
+    }
+
+    fn read_one(&mut self, pause: &mut impl FnMut(Duration)) {
+        self.files_read += 1;
+        self.tell_progress();
+        pause(Duration::ZERO);
+    }
+
+    fn tell_progress(&mut self) {
+        if self.told.elapsed() >= PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            let percent = self.files_read * 100 / self.files.max(1);
+            log::info!("replaying log percent={percent} files={}", self.files_read);
+        }
+    }
+
+    fn tell(&mut self, files: &LogFiles, report: &Report) {
+        for problem in report.problems.iter().take(PROBLEMS_TOLD) {
+            log::warn!("log damaged {problem}");
+        }
+        let told = report.problems.len().min(PROBLEMS_TOLD) as u64;
+        if report.problem_count > told {
+            let more = report.problem_count - told;
+            log::warn!("log damaged run={} shard={} more={more}", files.run, files.shard);
+        }
+        let totals = &mut self.totals;
+        totals.logs += 1;
+        totals.points += report.points;
+        totals.names += report.names;
+        totals.problems += report.problem_count;
+        totals.lost += report.lost_points;
+        totals.unresolved += report.unresolved_points;
+        totals.cut_bytes += report.cut_bytes;
+    }
+
+    fn tell_end(&self) {
+        let Totals { logs, points, names, problems, lost, unresolved, cut_bytes } = self.totals;
+        log::info!(
+            "replayed log logs={logs} files={} points={points} names={names} problems={problems} \
+             lost={lost} unresolved={unresolved} cut_bytes={cut_bytes} elapsed_s={:.2}",
+            self.files_read,
+            self.begun.elapsed().as_secs_f64(),
+        );
+    }
+}
