@@ -18,7 +18,7 @@ use crate::shard::query::Answer;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Report, Stage};
 use crate::tasks::exchange;
-use crate::tasks::writer::WriteBatch;
+use crate::tasks::writer::{Way, WriteBatch};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.
 const THROTTLE_SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -29,8 +29,8 @@ const DRAIN_ATTEMPTS: u32 = 3;
 /// Points copied out of the cache before the core gets its turn back: some 100 us.
 const SLICE_POINTS: usize = 4_096;
 
-/// A job's buffer for points is kept up to this capacity: 16 KiB, over all jobs 4 MiB a core.
-const JOB_POINTS_KEPT: usize = 1_024;
+/// A job's buffer for points is kept up to this capacity: 8 KiB, over all jobs 4 MiB a core.
+const JOB_POINTS_KEPT: usize = 512;
 
 /// One line per cause and this interval.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -116,6 +116,7 @@ impl Writer {
         let now = Instant::now();
         core.with_shard(|shard| {
             shard.counters.update_micros += batch.micros;
+            shard.counters.cold_batches += u64::from(batch.way == Way::Ring);
             for job in &mut batch.jobs[..batch.used] {
                 if let Some(news) = shard.complete(job, now) {
                     self.log.borrow_mut().tell(news, now);

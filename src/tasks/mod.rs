@@ -8,7 +8,7 @@
 //! - *carbonlink*: the same for queries.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
-//! - *flush*: one task; hands jobs to the writer thread, at most four batches at a time.
+//! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
 //!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
 //! - *report*: on the first core only; publishes the node's statistics.

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use rtrb::{Consumer, Producer};
 
-use crate::limits::FLUSH_BATCH;
+use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
 use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome};
 use crate::shard::query::Ticket;
@@ -67,12 +67,14 @@ pub struct WriteBatch {
     pub errands: Vec<Errand>,
     /// Time the batch took, in microseconds.
     pub micros: u64,
+    /// How it was written.
+    pub way: Way,
 }
 
 impl WriteBatch {
     /// A batch without jobs.
     pub fn empty() -> WriteBatch {
-        WriteBatch { jobs: Vec::new(), used: 0, errands: Vec::new(), micros: 0 }
+        WriteBatch { jobs: Vec::new(), used: 0, errands: Vec::new(), micros: 0, way: Way::Plain }
     }
 }
 
@@ -93,7 +95,8 @@ pub struct Errand {
     pub result: Option<Result<Aggregation, String>>,
 }
 
-/// Runs until the core's end of `from` is gone. To be called on a thread of its own.
+/// Runs until the core's end of `from` is gone. To be called on a thread of its own. The core is
+/// woken when half of its batches are done, when all are, and when one of them carries an answer.
 pub fn run(
     directory: &Path,
     options: WriterOptions,
@@ -108,8 +111,12 @@ pub fn run(
                 let begun = Instant::now();
                 writer.write(&mut batch)?;
                 batch.micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let is_awaited = !batch.errands.is_empty();
                 to.push(batch).expect("as many places as batches");
-                bell.ring();
+                let left = from.slots();
+                if is_awaited || left == 0 || left == FLUSH_BATCHES / 2 {
+                    bell.ring();
+                }
             }
             Err(_) if from.is_abandoned() => return Ok(()),
             Err(_) => std::thread::park(),
@@ -219,10 +226,10 @@ impl FileWriter {
         for errand in &mut batch.errands {
             errand.result = Some(run_errand(&self.tree, errand, self.options.flock));
         }
-        let way = self.pace.next();
+        batch.way = self.pace.next();
         let before = times_waited();
-        self.write_by(way, &mut batch.jobs[..batch.used])?;
-        if way == Way::Plain {
+        self.write_by(batch.way, &mut batch.jobs[..batch.used])?;
+        if batch.way == Way::Plain {
             self.pace.judge(batch.used, times_waited().saturating_sub(before));
         }
         Ok(())
