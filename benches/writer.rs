@@ -11,7 +11,10 @@
 //! update, taking the points out of the cache and confirming them, is measured on a shard without
 //! a writer; its longest call is what the core's other tasks may have to wait for.
 //!
-//! `cargo bench --bench writer -- [--files N] [--rounds N] [--points N] [--dir DIRECTORY]`
+//! ```text
+//! cargo bench --bench writer -- [--files N] [--metrics N] [--rounds N]
+//!     [--points N] [--dir DIRECTORY]
+//! ```
 //!
 //! In a memory control group that is smaller than the files' pages the same shows cold files; wall
 //! time is then what counts, and *auto* should be near the better of the two ways.
@@ -55,6 +58,8 @@ const COARSE_STEP_S: u32 = 300;
 
 struct Options {
     files: usize,
+    /// For the core's share.
+    metrics: usize,
     rounds: u32,
     points: u32,
     directory: PathBuf,
@@ -87,6 +92,7 @@ fn options() -> Options {
     let directory = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
     Options {
         files: value("--files").map_or(files, |text| text.parse().unwrap()),
+        metrics: value("--metrics").map_or(files, |text| text.parse().unwrap()),
         rounds: value("--rounds").map_or(5, |text| text.parse().unwrap()),
         points: value("--points").map_or(5, |text| text.parse().unwrap()),
         directory,
@@ -159,10 +165,10 @@ impl Clock {
     fn time<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let (cpu, wall) = (cpu_micros(), Instant::now());
         let result = call();
-        let took = wall.elapsed().as_nanos() as f64 / 1e3;
-        self.total.cpu += cpu_micros() - cpu;
-        self.total.wall += took;
-        self.longest = self.longest.max(took);
+        let cpu = cpu_micros() - cpu;
+        self.total.cpu += cpu;
+        self.total.wall += wall.elapsed().as_nanos() as f64 / 1e3;
+        self.longest = self.longest.max(cpu);
         result
     }
 
@@ -333,7 +339,7 @@ fn sweep(options: &Options) {
     batch.jobs.resize_with(FLUSH_BATCH, FlushJob::empty);
     let header = Header::new(&spec()).unwrap();
     for round in 0..3 {
-        for m in 0..options.files {
+        for m in 0..options.metrics {
             for point in points_of(options, round) {
                 let timestamp = f64::from(point.timestamp_s - 86_400);
                 shard.ingest(Receiver::Tcp, name(m).as_bytes(), timestamp, point.value);
@@ -364,7 +370,7 @@ fn sweep(options: &Options) {
                 break;
             }
         }
-        assert_eq!(count, options.files);
+        assert_eq!(count, options.metrics);
         println!(
             "core, sweep {round}: {:.2} us to take, {:.2} us to confirm an update; longest calls \
              {:.0} and {:.0} us",
