@@ -235,8 +235,8 @@ impl FlushOrder {
         }
     }
 
-    /// Samples every `stride`-th waiting metric on average. When there are too many samples, every other one
-    /// goes and the stride doubles.
+    /// Samples every `stride`-th waiting metric on average. When there are too many samples, every
+    /// other one goes and the stride doubles.
     fn sample(&mut self, cache: &Cache, index: u32, place_of: &impl Fn(MetricId) -> u64) {
         let Some(metric) = cache.metric_at(index) else { return };
         if cache.waiting_of(metric) == 0 {

@@ -487,4 +487,26 @@ mod tests {
         lock_directory(&directory).unwrap();
         std::fs::remove_dir_all(directory).unwrap();
     }
+
+    #[test]
+    fn a_writable_file_of_another_user_is_opened() {
+        // On a thread of its own, because it becomes a user who owns nothing.
+        let opened = std::thread::spawn(|| {
+            // SAFETY: it changes what this thread may open, nothing else.
+            unsafe { libc::setfsuid(54_321) };
+            let tree = Tree::open(Path::new("/dev"), false).unwrap();
+            let quiet = tree.open_at(c"null", tree.how_to_open()).unwrap_err();
+            (quiet.raw_os_error(), tree.open_file(c"null").is_ok())
+        });
+        assert_eq!(opened.join().unwrap(), (Some(libc::EPERM), true));
+    }
+
+    #[test]
+    fn waiting_is_counted_for_this_thread_alone() {
+        let before = times_waited();
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(1)));
+        let other = times_waited() - before;
+        (0..5).for_each(|_| std::thread::sleep(std::time::Duration::from_micros(50)));
+        assert!((5..100).contains(&(times_waited() - before - other)));
+    }
 }
