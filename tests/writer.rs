@@ -1,6 +1,8 @@
 //! The writer's two ways, by plain calls and through the ring, on real files: both leave the bytes
 //! that the format's own functions leave, and say the same about each file.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 #[path = "support/whisper_file.rs"]
 mod whisper_file;
 
