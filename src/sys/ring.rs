@@ -1,9 +1,10 @@
-//! Batches of file operations through io_uring.
+//! Batches of file operations that may wait for a device, through io_uring.
 //!
 //! [`FileRing::run`] takes any number of operations, keeps the ring full, and returns when every
 //! one of them has completed. Nothing is in flight between two calls, so the buffers may be plain
 //! borrowed slices. The ring belongs to one thread (`SINGLE_ISSUER`), which may block; a core's
-//! own thread never uses it.
+//! own thread never uses it. There are no writes: the kernel hands buffered ones to threads of its
+//! own, which costs more than the call.
 
 use std::ffi::CStr;
 use std::io;
@@ -36,15 +37,6 @@ pub enum FileOp<'a> {
         offset: u64,
         /// What to fill.
         buffer: &'a mut [u8],
-    },
-    /// Writes a buffer at an offset; the result is the number of bytes.
-    Write {
-        /// The file.
-        file: BorrowedFd<'a>,
-        /// Where in the file.
-        offset: u64,
-        /// What to write.
-        buffer: &'a [u8],
     },
 }
 
@@ -139,11 +131,6 @@ fn entry_of(op: &FileOp<'_>) -> squeue::Entry {
         }
         FileOp::Read { file, offset, buffer } => {
             opcode::Read::new(fd(file), buffer.as_ptr().cast_mut(), length(buffer.len()))
-                .offset(*offset)
-                .build()
-        }
-        FileOp::Write { file, offset, buffer } => {
-            opcode::Write::new(fd(file), buffer.as_ptr(), length(buffer.len()))
                 .offset(*offset)
                 .build()
         }

@@ -8,9 +8,9 @@
 //! - *carbonlink*: the same for queries.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
-//! - *flush*: one task; hands jobs to the writer thread, at most four batches at a time.
+//! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
-//!   its own ring. It may block as long as the disk likes.
+//!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
 //! - *report*: on the first core only; publishes the node's statistics.
 //!
 //! Stop order: listeners, datagrams, connections, links, cache, writer.
@@ -21,6 +21,7 @@ pub mod event;
 pub mod exchange;
 pub mod flush;
 pub mod listen;
+mod pace;
 pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;
