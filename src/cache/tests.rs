@@ -253,7 +253,7 @@ fn a_sweep_by_place_visits_each_metric_once_and_neighbours_together() {
         [|m| (m * 7_919) % 30_011, |m| (m % 4) << 40 | ((m * 7_919) % 30_011), |m| m % 3];
     let mut cache = Cache::new();
     for m in 0..30_000u32 {
-        cache.insert(format!("m.{m}").as_bytes(), Point { timestamp_s: 1_000, value: 0.0 });
+        insert(&mut cache, format!("m.{m}").as_bytes(), Point { timestamp_s: 1_000, value: 0.0 });
     }
     for place_of in spreads {
         for strategy in [WriteStrategy::Max, WriteStrategy::Noop] {
