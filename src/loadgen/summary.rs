@@ -55,8 +55,8 @@ impl Summary {
             let Findings { metrics, points, missing, wrong, unseen, .. } = findings;
             let _ = writeln!(
                 text,
-                "looked for {points} points of {metrics} metrics: {missing} missing, {wrong} wrong, \
-                 {unseen} too old to tell",
+                "looked for {points} points of {metrics} metrics: \
+                 {missing} missing, {wrong} wrong, {unseen} too old to tell",
             );
         }
         text
