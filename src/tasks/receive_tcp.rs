@@ -130,7 +130,10 @@ pub fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Resul
 }
 
 /// Takes lines that another core has lent: whole ones, and none of them too long.
-pub(crate) fn take_lent(shard: &mut Shard, lender: ShardId, lines: &[u8]) {
+///
+/// # Panics
+/// One is too long.
+pub fn take_lent(shard: &mut Shard, lender: ShardId, lines: &[u8]) {
     let mut intake = shard.intake_lent(Receiver::Tcp, lender);
     let mut lines = Lines::new(lines);
     while let Some(line) = lines.next() {
