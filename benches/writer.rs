@@ -40,7 +40,7 @@ use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::{BATCH_BYTES_MAX, FLUSH_BATCH};
-use carbyne::metric::point::Point;
+use carbyne::metric::point::{Point, Received};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
 use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome};
@@ -342,7 +342,9 @@ fn sweep(options: &Options) {
         for m in 0..options.metrics {
             for point in points_of(options, round) {
                 let timestamp = f64::from(point.timestamp_s - 86_400);
-                shard.ingest(Receiver::Tcp, name(m).as_bytes(), timestamp, point.value);
+                let name = name(m);
+                let received = Received { name: name.as_bytes(), value: point.value, timestamp };
+                shard.ingest(Receiver::Tcp, received);
             }
         }
         let (mut take, mut confirm) = (Clock::default(), Clock::default());

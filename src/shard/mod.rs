@@ -4,12 +4,14 @@
 //! nothing here waits, reads a clock or touches a file: jobs describe their I/O as data.
 //!
 //! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
+//! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 
 pub mod flush;
 mod ingest;
+mod lend;
 pub mod query;
 pub mod route;
 mod series;
@@ -137,6 +139,11 @@ impl Shard {
     /// The shard's number.
     pub fn id(&self) -> ShardId {
         self.options.id
+    }
+
+    /// Number of shards of the node.
+    pub fn shard_count(&self) -> u16 {
+        self.options.shard_count
     }
 
     /// New rules for new files.

@@ -20,6 +20,7 @@ use crate::sys::doorbell::{Doorbell, Listening};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::event::Event;
+use crate::tasks::share::Sharing;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
 
@@ -118,6 +119,8 @@ pub struct Core {
     pub flushable: Event,
     /// Small things for the writer to do beside its batches.
     pub errands: RefCell<VecDeque<Errand>>,
+    /// How busy the connections are, and whether lines may be lent.
+    pub sharing: Sharing,
     /// How far this core is on its way down.
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
@@ -166,6 +169,7 @@ impl Core {
             changed: Event::default(),
             flushable: Event::default(),
             errands: RefCell::new(VecDeque::new()),
+            sharing: Sharing::default(),
             stage: Cell::new(Stage::Running),
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,

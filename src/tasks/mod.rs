@@ -8,6 +8,7 @@
 //! - *carbonlink*: the same for queries.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
+//! - *share*: no task; lends lines of a connection that fills its read buffer to another core.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
 //!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
@@ -26,5 +27,6 @@ pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;
 pub mod report;
+pub mod share;
 pub mod start;
 pub mod writer;
