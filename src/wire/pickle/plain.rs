@@ -405,7 +405,8 @@ mod tests {
     #[test]
     fn senders_write_the_plain_shape() {
         for frame in [
-            &b"\x80\x02]q\x00(X\x03\0\0\0a.bq\x01J\x80\xf2\xb0jG?\xf8\0\0\0\0\0\0\x86q\x02\x86q\x03e."[..],
+            &b"\x80\x02]q\x00(X\x03\0\0\0a.bq\x01J\x80\xf2\xb0jG?\xf8\0\0\0\0\0\0\x86q\x02\
+               \x86q\x03e."[..],
             b"\x80\x04\x95\x11\0\0\0\0\0\0\0]\x94\x8c\x03a.b\x94K\x01K\x02\x86\x94\x86\x94a.",
             b"](U\x03a.bK\x01M\x02\0\x86\x86e.what follows is ignored",
             b"].",
