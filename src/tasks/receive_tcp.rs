@@ -135,8 +135,7 @@ pub fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Resul
 /// One is too long.
 pub fn take_lent(shard: &mut Shard, lender: ShardId, lines: &[u8]) {
     let mut intake = shard.intake_lent(Receiver::Tcp, lender);
-    let mut lines = Lines::new(lines);
-    while let Some(line) = lines.next() {
+    for line in Lines::new(lines) {
         take_line(&mut intake, line).expect("the lender has looked at the lengths");
     }
 }

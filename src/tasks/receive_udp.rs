@@ -35,8 +35,7 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     spawn_bulk(async move {
         let mut received = Datagrams::default();
         loop {
-            let first = wait(&core, &socket).await;
-            let Ok(count) = first else {
+            let Ok(count) = wait(&core, &socket).await else {
                 // An error that stays would otherwise take a whole core.
                 sleep(ERROR_PAUSE).await;
                 continue;

@@ -128,6 +128,10 @@ mod tests {
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             usize::try_from((mixed ^ (mixed >> 31)) % end as u64).expect("below a usize")
         }
+
+        fn number(&mut self, count: u16) -> u16 {
+            u16::try_from(self.below(usize::from(count))).expect("below a u16")
+        }
     }
 
     /// Shards without tasks: their links are queues, emptied in any order of links.
@@ -161,8 +165,12 @@ mod tests {
             World { shards: (0..shard_count).map(shard).collect(), links: BTreeMap::new() }
         }
 
+        fn count(&self) -> u16 {
+            self.shards[0].shard_count()
+        }
+
         fn send(&mut self, from: u16, also_open: bool) {
-            for to in 0..self.shards.len() as u16 {
+            for to in 0..self.count() {
                 let outbox = self.shards[usize::from(from)].outbox();
                 while let Some(batch) = outbox.pop(ShardId(to), also_open) {
                     self.links.entry((from, to)).or_default().push_back(batch);
@@ -193,7 +201,7 @@ mod tests {
 
         /// Takes what is under way until everything has arrived.
         fn settle(&mut self) {
-            let count = self.shards.len() as u16;
+            let count = self.count();
             for _ in 0..8 {
                 for from in 0..count {
                     self.send(from, true);
@@ -215,7 +223,7 @@ mod tests {
     fn stream(noise: &mut Noise, lines: usize) -> (Vec<u8>, BTreeMap<(String, u32), f64>) {
         let (mut text, mut last) = (Vec::new(), BTreeMap::new());
         for number in 0..lines {
-            let (metric, second) = (noise.below(30), NOW_S - noise.below(3) as u32);
+            let (metric, second) = (noise.below(30), NOW_S - u32::from(noise.number(3)));
             let dots = if noise.below(8) == 0 { ".." } else { "." };
             text.extend(format!("m{dots}{metric} {number} {second}\n").bytes());
             last.insert((format!("m.{metric}"), second), number as f64);
@@ -234,7 +242,7 @@ mod tests {
         let mut rest = &text[..];
         let mut lent_count = 0;
         while !rest.is_empty() {
-            let helper = ShardId(1 + noise.below(usize::from(shard_count) - 1) as u16);
+            let helper = ShardId(1 + noise.number(shard_count - 1));
             let mut length = rest.len().min(1 + noise.below(1_500));
             if noise.below(4) > 0 {
                 length = piece_bytes(&rest[..length]);
@@ -249,8 +257,8 @@ mod tests {
             rest = &rest[lent.unwrap_or(length)..];
             world.send(0, noise.below(4) == 0);
             for _ in 0..noise.below(4) {
-                let from = noise.below(usize::from(shard_count)) as u16;
-                world.take(from, noise.below(usize::from(shard_count)) as u16);
+                let from = noise.number(shard_count);
+                world.take(from, noise.number(shard_count));
             }
         }
         world.settle();

@@ -133,13 +133,70 @@ fn item(frame: &[u8], at: usize) -> Option<(Received<'_>, usize, usize)> {
         }
         _ => return None,
     };
-    let name = rest.get(head_bytes..)?.get(..name_bytes)?;
+    let (name, tail) = rest.get(head_bytes..)?.split_at_checked(name_bytes)?;
+    if let Some((timestamp, value, store)) = relay_tail(tail) {
+        if store > frame.len() {
+            return None;
+        }
+        let at = at + head_bytes + name_bytes + RELAY_TAIL_BYTES;
+        return Some((Received { name, value, timestamp }, at, store + 1));
+    }
     let (at, first) = memo(frame, at + head_bytes + name_bytes)?;
     let (timestamp, at) = number(frame, at)?;
     let (value, at) = number(frame, at)?;
     let (at, second) = memo(frame, tuple(frame, at)?)?;
     let (at, third) = memo(frame, tuple(frame, at)?)?;
     Some((Received { name, value, timestamp }, at, first.max(second).max(third)))
+}
+
+/// Bytes of an item of carbon-relay behind its name, once its memo has 256 slots.
+const RELAY_TAIL_BYTES: usize = 31;
+
+/// The numbers of such an item, which are at fixed places, and the highest memo slot it fills.
+#[inline]
+fn relay_tail(tail: &[u8]) -> Option<(f64, f64, usize)> {
+    let [
+        opcode::LONG_BINPUT,
+        a0,
+        a1,
+        a2,
+        a3,
+        opcode::BININT,
+        t0,
+        t1,
+        t2,
+        t3,
+        opcode::BINFLOAT,
+        v0,
+        v1,
+        v2,
+        v3,
+        v4,
+        v5,
+        v6,
+        v7,
+        opcode::TUPLE2,
+        opcode::LONG_BINPUT,
+        b0,
+        b1,
+        b2,
+        b3,
+        opcode::TUPLE2,
+        opcode::LONG_BINPUT,
+        c0,
+        c1,
+        c2,
+        c3,
+    ] = *tail.first_chunk::<RELAY_TAIL_BYTES>()?
+    else {
+        return None;
+    };
+    let store = u32::from_le_bytes([a0, a1, a2, a3])
+        .max(u32::from_le_bytes([b0, b1, b2, b3]))
+        .max(u32::from_le_bytes([c0, c1, c2, c3]));
+    let timestamp = f64::from(i32::from_le_bytes([t0, t1, t2, t3]));
+    let value = f64::from_be_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+    Some((timestamp, value, to_index(store)))
 }
 
 #[inline]
@@ -241,6 +298,19 @@ mod tests {
             frame.extend(self.bytes(length));
         }
 
+        /// The tail of an item at its fixed places, with numbers of slots that may be too high.
+        fn relay_tail(&mut self, frame: &mut Vec<u8>) {
+            self.memo(frame, 2);
+            frame.push(opcode::BININT);
+            frame.extend(self.bytes(4));
+            frame.push(opcode::BINFLOAT);
+            frame.extend(self.bytes(8));
+            for _ in 0..2 {
+                frame.push(opcode::TUPLE2);
+                self.memo(frame, 2);
+            }
+        }
+
         fn frame(&mut self) -> Vec<u8> {
             let mut frame = Vec::new();
             if self.below(2) == 0 {
@@ -259,6 +329,10 @@ mod tests {
                 }
                 for _ in 0..count {
                     self.name(&mut frame);
+                    if style == 2 && self.below(2) == 0 {
+                        self.relay_tail(&mut frame);
+                        continue;
+                    }
                     self.memo(&mut frame, style);
                     self.number(&mut frame);
                     self.number(&mut frame);
@@ -331,7 +405,8 @@ mod tests {
     #[test]
     fn senders_write_the_plain_shape() {
         for frame in [
-            &b"\x80\x02]q\x00(X\x03\0\0\0a.bq\x01J\x80\xf2\xb0jG?\xf8\0\0\0\0\0\0\x86q\x02\x86q\x03e."[..],
+            &b"\x80\x02]q\x00(X\x03\0\0\0a.bq\x01J\x80\xf2\xb0jG?\xf8\0\0\0\0\0\0\x86q\x02\
+               \x86q\x03e."[..],
             b"\x80\x04\x95\x11\0\0\0\0\0\0\0]\x94\x8c\x03a.b\x94K\x01K\x02\x86\x94\x86\x94a.",
             b"](U\x03a.bK\x01M\x02\0\x86\x86e.what follows is ignored",
             b"].",
