@@ -11,7 +11,7 @@ use crate::metric::point::Received;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::datagrams::{RECEIVED_MAX, Received as Datagrams};
-use crate::sys::executor::{Task, sleep, spawn, yield_if_needed, yield_now};
+use crate::sys::executor::{Task, sleep, spawn, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
 use crate::tasks::exchange;
@@ -20,10 +20,6 @@ use crate::wire::line::{LineError, Lines, parse_unterminated};
 
 /// Calls, each for many datagrams, before other tasks have their turn.
 const BURST: usize = 4;
-
-/// Pause in which datagrams gather that come more densely than this: waiting for each of them costs
-/// a wake-up, ten times what taking its lines does. The kernel holds what comes meanwhile.
-const GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// Time for what the kernel holds at the stop.
 const REST_TIME: Duration = Duration::from_millis(200);
@@ -39,7 +35,6 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     spawn(async move {
         let mut received = Datagrams::default();
         loop {
-            let asked = Instant::now();
             let Ok(count) = wait(&core, &socket).await else {
                 // An error that stays would otherwise take a whole core.
                 sleep(ERROR_PAUSE).await;
@@ -48,41 +43,18 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
             core.with_shard(|shard| {
                 take_datagrams(shard, std::iter::once(&core.read_buffer.borrow()[..count]));
             });
-            let is_dense = asked.elapsed() < GATHER_TIME;
-            take_while_dense(&core, &socket, &mut received, is_dense).await;
+            take_more(&core, &socket.borrow(), &mut received, BURST);
+            exchange::send_soon(&core);
             yield_if_needed().await;
         }
     })
-}
-
-/// Takes what is there; while datagrams come densely, again and again, with pauses in which they
-/// gather.
-async fn take_while_dense(
-    core: &Core,
-    socket: &RefCell<Stream>,
-    received: &mut Datagrams,
-    mut is_dense: bool,
-) {
-    loop {
-        let count = take_more(core, &socket.borrow(), received, BURST);
-        exchange::send_soon(core);
-        if count == BURST * RECEIVED_MAX {
-            yield_now().await;
-            continue;
-        }
-        if !is_dense {
-            return;
-        }
-        is_dense = count > 0;
-        sleep(GATHER_TIME).await;
-    }
 }
 
 /// Takes the datagrams that the kernel still holds, for so long at most: senders may go on.
 pub fn take_rest(core: &Core, socket: &Stream) {
     let until = Instant::now() + REST_TIME;
     let mut received = Datagrams::default();
-    while take_more(core, socket, &mut received, 1) == RECEIVED_MAX && Instant::now() < until {}
+    while take_more(core, socket, &mut received, BURST) && Instant::now() < until {}
 }
 
 #[expect(clippy::await_holding_refcell_ref, reason = "no other task borrows the socket meanwhile")]
@@ -90,20 +62,18 @@ async fn wait(core: &Core, socket: &RefCell<Stream>) -> std::io::Result<usize> {
     socket.borrow_mut().read_into(&core.read_buffer, None).await
 }
 
-/// Takes the datagrams of up to so many calls; returns how many there were.
-fn take_more(core: &Core, socket: &Stream, received: &mut Datagrams, calls_max: usize) -> usize {
-    let mut total = 0;
+/// Takes the datagrams of up to so many calls; false when there are no more.
+fn take_more(core: &Core, socket: &Stream, received: &mut Datagrams, calls_max: usize) -> bool {
     for _ in 0..calls_max {
         let count = received.receive(socket.descriptor()).unwrap_or(0);
         if count > 0 {
             core.with_shard(|shard| take_datagrams(shard, received.iter()));
         }
-        total += count;
         if count < RECEIVED_MAX {
-            break;
+            return false;
         }
     }
-    total
+    true
 }
 
 /// Takes the lines of datagrams, none of which has been cut by us. If the shard or a link is full
