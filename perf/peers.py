@@ -28,7 +28,7 @@ def carbon_cache(setup):
     (home / "conf" / "carbon.conf").write_text(
         f"[cache]\nLOCAL_DATA_DIR = {home}/whisper\nLOG_DIR = {home}/log\nPID_DIR = {home}\n"
         f"CONF_DIR = {home}/conf\nSTORAGE_DIR = {home}\nMAX_CACHE_SIZE = inf\n"
-        f"MAX_UPDATES_PER_SECOND = 1\nMAX_CREATES_PER_MINUTE = 1\nENABLE_LOGROTATION = False\n"
+        f"MAX_UPDATES_PER_SECOND = 1\nMAX_CREATES_PER_MINUTE = inf\nENABLE_LOGROTATION = False\n"
         f"LINE_RECEIVER_INTERFACE = 127.0.0.1\nLINE_RECEIVER_PORT = {line}\n"
         f"PICKLE_RECEIVER_PORT = {other[0]}\nCACHE_QUERY_PORT = {other[1]}\n"
         f"ENABLE_UDP_LISTENER = False\nLOG_UPDATES = False\nUSE_FLOW_CONTROL = False\n")

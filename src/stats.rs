@@ -177,6 +177,8 @@ counters! {
     damaged_files,
     /// Time spent in updates, in microseconds.
     update_micros,
+    /// Batches of files that had to be read from the disk to be updated.
+    cold_batches,
     /// Carbonlink queries for one metric.
     queries,
     /// Carbonlink bulk queries.
@@ -430,6 +432,7 @@ fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("accounting.bad_requests"), value(total.bad_requests));
     emit(format_args!("accounting.damaged_files"), value(total.damaged_files));
     emit(format_args!("accounting.write_errors"), value(total.write_errors));
+    emit(format_args!("accounting.cold_batches"), value(total.cold_batches));
     emit(format_args!("accounting.accept_errors"), value(total.accept_errors));
     emit(format_args!("accounting.patterns_given_up"), value(total.patterns_given_up));
     emit(format_args!("accounting.quarantined_metrics"), value(gauges.quarantined));

@@ -147,7 +147,6 @@ fn decimal(integer: i64, kind: u8) -> f64 {
     integer as f64 / POWERS[usize::from(kind)]
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "at most 7")]
 fn encode_bits(value: f64) -> ValueCode {
     let bits = value.to_bits();
     // An f64 of all zero bits is the integer 0, so there is at least one byte to keep.

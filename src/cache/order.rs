@@ -1,16 +1,30 @@
 //! Which metric is written next.
 //!
-//! A *sweep* visits every metric with waiting points once. Its order is made by two passes over
-//! the entries (range of the keys, then a counting sort into 1,024 buckets), done in slices so
-//! that a million metrics never hold up the core; the order is therefore exact to 1/1,024 of the
-//! range of keys. `Noop` needs no passes: it walks the entries as they lie.
+//! A *sweep* visits every metric with waiting points once. When nothing limits the updates, the
+//! whole sweep is done whatever its order, so it goes by the *place* of the files (their inode
+//! numbers): neighbours share directory entries and inode blocks, which saves a fifth to a third
+//! of an update. When updates are limited, the strategy says who is written before the limit is
+//! reached.
+//!
+//! The order is made by a sample sort, in slices, so that a million metrics never hold up the core:
+//! one pass over the entries samples their keys, one counts them into buckets between sampled keys,
+//! one puts them there. A bucket is sorted when the sweep reaches it, unless so many metrics share
+//! it that their keys must be nearly all equal. `Noop` needs none of this: it walks the entries as
+//! they lie.
 
 use crate::cache::{Cache, MetricId};
 
-const BUCKETS: usize = 1_024;
+/// Keys sampled, at least half as many when there are enough metrics: four for each bucket keep
+/// the buckets of a million metrics at about 2,000, whatever the keys' distribution. Inode numbers
+/// of XFS lie in a few dense groups far from each other.
+const SAMPLES: usize = 2_048;
+const SAMPLES_PER_BUCKET: usize = 4;
 
-/// Entries looked at before the core gets its turn back.
-const SLICE: u32 = 4_096;
+/// A bucket with more metrics is handed out as it is: sorting this many takes half a millisecond.
+const SORTED_BUCKET_MAX: usize = 8_192;
+
+/// Entries looked at before the core gets its turn back: a cache miss or two each.
+const SLICE: u32 = 2_048;
 
 /// go-carbon's `write-strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +37,19 @@ pub enum WriteStrategy {
     Noop,
 }
 
+/// What a sweep goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Strategy(WriteStrategy),
+    Place,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Between sweeps.
     Idle,
-    /// Looking for the smallest and greatest key.
-    Range,
+    /// Sampling keys.
+    Sample,
     /// Counting metrics per bucket.
     Count,
     /// Putting metrics into their buckets' places.
@@ -52,14 +73,26 @@ pub enum NextFlush {
 #[derive(Debug)]
 pub struct FlushOrder {
     strategy: WriteStrategy,
+    key: Key,
     phase: Phase,
     cursor: u32,
     end: u32,
-    key_min: u32,
-    key_max: u32,
+    /// Sampled keys; sorted and thinned out, they are the first keys of the buckets but one.
+    samples: Vec<u64>,
+    /// Every so many waiting metrics one is sampled, on average.
+    stride: u32,
+    /// A sequence of numbers that meets no pattern of metrics: Knuth's and Lewis's.
+    noise: u32,
+    /// Waiting metrics until the next sample.
+    until_sample: u32,
+    /// Per bucket: metrics counted, then the place of its next metric.
     buckets: Vec<u32>,
     bucket_ends: Vec<u32>,
+    /// The bucket that is handed out next.
+    bucket: usize,
+    /// Entry numbers in their places; `u32::MAX` where a counted metric has no points any more.
     queue: Vec<u32>,
+    sort_buffer: Vec<(u64, u32)>,
 }
 
 impl FlushOrder {
@@ -67,49 +100,71 @@ impl FlushOrder {
     pub fn new(strategy: WriteStrategy) -> FlushOrder {
         FlushOrder {
             strategy,
+            key: Key::Strategy(strategy),
             phase: Phase::Idle,
             cursor: 0,
             end: 0,
-            key_min: u32::MAX,
-            key_max: 0,
-            buckets: vec![0; BUCKETS + 1],
+            samples: Vec::with_capacity(SAMPLES),
+            stride: 1,
+            noise: 1,
+            until_sample: 1,
+            buckets: Vec::new(),
             bucket_ends: Vec::new(),
+            bucket: 0,
             queue: Vec::new(),
+            sort_buffer: Vec::new(),
         }
     }
 
-    /// Starts a sweep over the metrics the cache holds now.
+    /// Starts a sweep over the metrics the cache holds now, in the strategy's order.
     pub fn begin(&mut self, cache: &Cache) {
+        self.start(cache, Key::Strategy(self.strategy));
+    }
+
+    /// Starts a sweep over the metrics the cache holds now, in the order of their files' places.
+    pub fn begin_by_place(&mut self, cache: &Cache) {
+        self.start(cache, Key::Place);
+    }
+
+    fn start(&mut self, cache: &Cache, key: Key) {
+        self.key = key;
         self.cursor = 0;
         self.end = cache.id_end();
-        self.key_min = u32::MAX;
-        self.key_max = 0;
-        self.buckets.fill(0);
+        self.samples.clear();
+        (self.stride, self.until_sample) = (1, 1);
         self.queue.clear();
-        self.phase = if self.strategy == WriteStrategy::Noop { Phase::Serve } else { Phase::Range };
+        self.bucket_ends.clear();
+        let is_unsorted = key == Key::Strategy(WriteStrategy::Noop);
+        self.phase = if is_unsorted { Phase::Serve } else { Phase::Sample };
     }
 
-    /// The next metric of the sweep, or progress towards it.
-    pub fn next(&mut self, cache: &Cache) -> NextFlush {
+    /// The next metric of the sweep, or progress towards it. `place_of` says where a metric's file
+    /// lies, small numbers first; metrics of one place stay in the order of their creation.
+    pub fn next(&mut self, cache: &Cache, place_of: impl Fn(MetricId) -> u64) -> NextFlush {
         match self.phase {
             Phase::Idle => NextFlush::Done,
-            Phase::Range | Phase::Count | Phase::Place => {
-                self.prepare(cache);
+            Phase::Sample | Phase::Count | Phase::Place => {
+                self.prepare(cache, &place_of);
                 NextFlush::Busy
             }
-            Phase::Serve => self.serve(cache),
+            Phase::Serve if self.key == Key::Strategy(WriteStrategy::Noop) => {
+                self.serve(cache, |index, _| index)
+            }
+            Phase::Serve => {
+                self.sort_bucket(cache, &place_of);
+                self.serve(cache, |cursor, queue| queue[cursor as usize])
+            }
         }
     }
 
-    fn serve(&mut self, cache: &Cache) -> NextFlush {
-        let slice_end = self.end.min(self.cursor.saturating_add(SLICE));
+    fn serve(&mut self, cache: &Cache, entry_at: impl Fn(u32, &[u32]) -> u32) -> NextFlush {
+        let bucket_end = self.bucket_ends.get(self.bucket).copied().unwrap_or(self.end);
+        let slice_end = self.end.min(bucket_end).min(self.cursor.saturating_add(SLICE));
         while self.cursor < slice_end {
-            let index = match self.strategy {
-                WriteStrategy::Noop => self.cursor,
-                WriteStrategy::Max | WriteStrategy::Sorted => self.queue[self.cursor as usize],
-            };
+            let index = entry_at(self.cursor, &self.queue);
             self.cursor += 1;
-            if let Some(metric) = cache.metric_at(index)
+            if index != u32::MAX
+                && let Some(metric) = cache.metric_at(index)
                 && cache.waiting_of(metric) > 0
             {
                 return NextFlush::Metric(metric);
@@ -122,21 +177,47 @@ impl FlushOrder {
         NextFlush::Done
     }
 
-    fn prepare(&mut self, cache: &Cache) {
+    /// Sorts the bucket at the cursor when the cursor enters it.
+    fn sort_bucket(&mut self, cache: &Cache, place_of: &impl Fn(MetricId) -> u64) {
+        let starts = |bucket: usize| bucket.checked_sub(1).map_or(0, |at| self.bucket_ends[at]);
+        while self.bucket < self.bucket_ends.len() && self.cursor >= self.bucket_ends[self.bucket] {
+            self.bucket += 1;
+        }
+        if self.bucket == self.bucket_ends.len() || self.cursor != starts(self.bucket) {
+            return;
+        }
+        let range = self.cursor as usize..self.bucket_ends[self.bucket] as usize;
+        if range.len() > SORTED_BUCKET_MAX {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.sort_buffer);
+        buffer.clear();
+        for &index in &self.queue[range.clone()] {
+            let key = if index == u32::MAX { None } else { self.key(cache, index, place_of) };
+            buffer.push((key.unwrap_or(u64::MAX), index));
+        }
+        buffer.sort_unstable();
+        for (place, &(_, index)) in self.queue[range].iter_mut().zip(&buffer) {
+            *place = index;
+        }
+        self.sort_buffer = buffer;
+    }
+
+    fn prepare(&mut self, cache: &Cache, place_of: &impl Fn(MetricId) -> u64) {
         let slice_end = self.end.min(self.cursor.saturating_add(SLICE));
         for index in self.cursor..slice_end {
-            let Some(key) = self.key(cache, index) else { continue };
             match self.phase {
-                Phase::Range => {
-                    self.key_min = self.key_min.min(key);
-                    self.key_max = self.key_max.max(key);
-                }
+                Phase::Sample => self.sample(cache, index, place_of),
                 Phase::Count => {
-                    let bucket = self.bucket(key);
-                    self.buckets[bucket + 1] += 1;
+                    if let Some(key) = self.key(cache, index, place_of) {
+                        let bucket = self.bucket_of(key);
+                        self.buckets[bucket] += 1;
+                        self.queue.push(u32::MAX);
+                    }
                 }
                 Phase::Place => {
-                    let bucket = self.bucket(key);
+                    let Some(key) = self.key(cache, index, place_of) else { continue };
+                    let bucket = self.bucket_of(key);
                     let place = self.buckets[bucket];
                     // A metric that got its first point after it was counted waits for the next
                     // sweep; its bucket has no place for it.
@@ -154,24 +235,61 @@ impl FlushOrder {
         }
     }
 
+    /// Samples every `stride`-th waiting metric on average. When there are too many samples, every
+    /// other one goes and the stride doubles.
+    fn sample(&mut self, cache: &Cache, index: u32, place_of: &impl Fn(MetricId) -> u64) {
+        let Some(metric) = cache.metric_at(index) else { return };
+        if cache.waiting_of(metric) == 0 {
+            return;
+        }
+        self.until_sample -= 1;
+        if self.until_sample > 0 {
+            return;
+        }
+        if self.samples.len() == SAMPLES {
+            let mut keeps = false;
+            self.samples.retain(|_| {
+                keeps = !keeps;
+                keeps
+            });
+            self.stride *= 2;
+        }
+        // Even steps would meet only some of the metrics that arrive in a pattern.
+        self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.until_sample = 1 + (self.noise >> 8) % (2 * self.stride - 1);
+        self.samples.extend(self.key(cache, index, place_of));
+    }
+
     fn finish_pass(&mut self) {
         self.cursor = 0;
         self.phase = match self.phase {
             // Nothing waited: what has come since is for the next sweep.
-            Phase::Range if self.key_min > self.key_max => Phase::Idle,
-            Phase::Range => Phase::Count,
+            Phase::Sample if self.samples.is_empty() => Phase::Idle,
+            Phase::Sample => {
+                self.samples.sort_unstable();
+                let mut at = 0;
+                self.samples.retain(|_| {
+                    at += 1;
+                    at % SAMPLES_PER_BUCKET == 0
+                });
+                self.samples.dedup();
+                self.buckets.clear();
+                self.buckets.resize(self.samples.len() + 1, 0);
+                Phase::Count
+            }
             Phase::Count => {
-                for bucket in 1..=BUCKETS {
-                    self.buckets[bucket] += self.buckets[bucket - 1];
-                }
+                let mut end = 0;
                 self.bucket_ends.clear();
-                self.bucket_ends.extend_from_slice(&self.buckets[1..]);
-                self.queue.resize(self.buckets[BUCKETS] as usize, u32::MAX);
+                for place in &mut self.buckets {
+                    let start = end;
+                    end += std::mem::replace(place, start);
+                    self.bucket_ends.push(end);
+                }
                 Phase::Place
             }
             Phase::Place => {
-                self.queue.retain(|&index| index != u32::MAX);
                 self.end = u32::try_from(self.queue.len()).expect("metric ids have 32 bits");
+                self.bucket = 0;
                 Phase::Serve
             }
             Phase::Idle | Phase::Serve => unreachable!("only the passes prepare"),
@@ -179,22 +297,20 @@ impl FlushOrder {
     }
 
     /// The sort key of a metric with waiting points: smaller is earlier.
-    fn key(&self, cache: &Cache, index: u32) -> Option<u32> {
+    fn key(&self, cache: &Cache, index: u32, place_of: &impl Fn(MetricId) -> u64) -> Option<u64> {
         let metric = cache.metric_at(index)?;
-        let (waiting, oldest_s) = cache.order_keys(metric);
-        if waiting == 0 {
+        if cache.waiting_of(metric) == 0 {
             return None;
         }
-        Some(match self.strategy {
-            WriteStrategy::Max => u32::MAX - waiting,
-            WriteStrategy::Sorted => oldest_s,
-            WriteStrategy::Noop => 0,
+        Some(match self.key {
+            Key::Place => place_of(metric),
+            Key::Strategy(WriteStrategy::Max) => u64::from(u32::MAX - cache.order_keys(metric).0),
+            Key::Strategy(WriteStrategy::Sorted) => u64::from(cache.order_keys(metric).1),
+            Key::Strategy(WriteStrategy::Noop) => 0,
         })
     }
 
-    fn bucket(&self, key: u32) -> usize {
-        let range = u64::from(self.key_max.saturating_sub(self.key_min)) + 1;
-        let place = u64::from(key.clamp(self.key_min, self.key_max) - self.key_min);
-        usize::try_from(place * BUCKETS as u64 / range).expect("a bucket number is below 1,024")
+    fn bucket_of(&self, key: u64) -> usize {
+        self.samples.partition_point(|&first| first <= key)
     }
 }

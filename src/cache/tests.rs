@@ -290,7 +290,7 @@ fn sweep(order: &mut FlushOrder, cache: &Cache) -> Vec<MetricId> {
     order.begin(cache);
     let mut metrics = Vec::new();
     loop {
-        match order.next(cache) {
+        match order.next(cache, |_| 0) {
             NextFlush::Metric(metric) => metrics.push(metric),
             NextFlush::Busy => {}
             NextFlush::Done => return metrics,
@@ -308,7 +308,7 @@ fn points_that_come_while_the_order_is_made_harm_nothing() {
             order.begin(&cache);
             let mut count = 0;
             loop {
-                match order.next(&cache) {
+                match order.next(&cache, |_| 0) {
                     NextFlush::Metric(_) => count += 1,
                     NextFlush::Busy => {}
                     NextFlush::Done => break,
@@ -360,6 +360,35 @@ fn sweeps_visit_each_metric_once_in_the_strategys_order() {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(seen.len(), 10_000);
+        }
+    }
+}
+
+#[test]
+fn a_sweep_by_place_visits_each_metric_once_and_neighbours_together() {
+    // Few places and many, spread evenly and in groups far from each other, as XFS numbers inodes.
+    let spreads: [fn(u64) -> u64; 3] =
+        [|m| (m * 7_919) % 30_011, |m| (m % 4) << 40 | ((m * 7_919) % 30_011), |m| m % 3];
+    let mut cache = Cache::new();
+    for m in 0..30_000u32 {
+        insert(&mut cache, format!("m.{m}").as_bytes(), Point { timestamp_s: 1_000, value: 0.0 });
+    }
+    for place_of in spreads {
+        for strategy in [WriteStrategy::Max, WriteStrategy::Noop] {
+            let mut order = FlushOrder::new(strategy);
+            order.begin_by_place(&cache);
+            let place = |metric: MetricId| place_of(metric.index() as u64);
+            let mut keys = Vec::new();
+            loop {
+                match order.next(&cache, place) {
+                    NextFlush::Metric(metric) => keys.push((place(metric), metric.index())),
+                    NextFlush::Busy => {}
+                    NextFlush::Done => break,
+                }
+            }
+            assert_eq!(keys.len(), 30_000);
+            let wrong = keys.windows(2).find(|pair| pair[0] >= pair[1]);
+            assert_eq!(wrong, None, "in order of place, then id");
         }
     }
 }

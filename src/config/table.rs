@@ -338,8 +338,10 @@ static CACHE: Section = Section {
             "write-strategy",
             Kind::Choice(&["max", "sorted", "noop"]),
             "max",
-            "Which metrics are written first: max = those with the most points, sorted = those \
-             waiting longest, noop = no order.",
+            "Which metrics are written first while max-updates-per-second holds updates back: max \
+             = those with the most points, sorted = those waiting longest, noop = no order. \
+             Without that limit every sweep writes all of them, in the order of their files on \
+             disk, which costs least.",
         ),
         own(
             "max-future",

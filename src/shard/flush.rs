@@ -117,10 +117,16 @@ impl FlushJob {
 }
 
 impl Shard {
-    /// Starts a sweep over all metrics with waiting points.
+    /// Starts a sweep over all metrics with waiting points. Without a limit on updates all of them
+    /// are written in this sweep, and the order of the files on their device is the cheapest; with
+    /// a limit the write strategy says who comes first.
     pub fn begin_sweep(&mut self) {
         self.counters.sweeps += 1;
-        self.order.begin(&self.cache);
+        if self.updates.is_limited() {
+            self.order.begin(&self.cache);
+        } else {
+            self.order.begin_by_place(&self.cache);
+        }
     }
 
     /// Fills `job` with the next file to write. New files go first, as far as their limit allows.
@@ -165,7 +171,7 @@ impl Shard {
         for _ in 0..SKIPS_MAX {
             let metric = match self.next_creation(now).or_else(|| self.next_urgent()) {
                 Some(metric) => metric,
-                None => match self.order.next(&self.cache) {
+                None => match self.order.next(&self.cache, |metric| self.files.place(metric)) {
                     NextFlush::Metric(metric) => metric,
                     NextFlush::Busy => return NextJob::Busy,
                     NextFlush::Done => return NextJob::SweepOver,

@@ -5,7 +5,7 @@ use crate::metric::batch;
 use crate::metric::name::{NameError, canonical, file_path};
 use crate::metric::point::{Point, PointError, Received, admit};
 use crate::shard::Shard;
-use crate::shard::route::owner;
+use crate::shard::route::{ShardId, owner};
 use crate::stats::{DropReason, Receiver};
 
 /// Points that are looked up together.
@@ -17,12 +17,47 @@ type Named<'a> = (&'a [u8], Point);
 /// Fills the places of an array that have no point yet.
 const NO_POINT: Point = Point { timestamp_s: 0, value: 0.0 };
 
+/// A point of another shard, with its owner.
+#[derive(Debug, Clone, Copy)]
+struct Away<'a> {
+    name: &'a [u8],
+    point: Point,
+    owner: ShardId,
+    /// How many points that seem to be this shard's come before it.
+    own_before: usize,
+}
+
+const NO_AWAY: Away<'static> =
+    Away { name: &[], point: NO_POINT, owner: ShardId(0), own_before: 0 };
+
+/// Where an intake's points go that are not for its shard.
+#[derive(Debug, Clone, Copy)]
+enum Course {
+    /// To their owners.
+    Owners,
+    /// To this helper what it owns, behind the lines it has been lent; all others are held until
+    /// it has taken them.
+    Behind(ShardId),
+    /// Back to this core, which has lent their lines.
+    Back(ShardId),
+}
+
+impl Course {
+    /// To which shard a point of this owner is sent.
+    fn lane(self, owner: ShardId) -> ShardId {
+        if let Course::Back(lender) = self { lender } else { owner }
+    }
+}
+
 /// Points of one receiver on their way into a shard, taken some at a time.
 pub struct Intake<'s, 'a> {
     shard: &'s mut Shard,
     receiver: Receiver,
+    course: Course,
     own: [Named<'a>; TOGETHER],
     own_count: usize,
+    away: [Away<'a>; TOGETHER],
+    away_count: usize,
 }
 
 impl<'a> Intake<'_, 'a> {
@@ -36,15 +71,19 @@ impl<'a> Intake<'_, 'a> {
             Ok(point) => point,
             Err(error) => return shard.refuse_received(self.receiver, reason_of_point(error)),
         };
+        if let Course::Behind(helper) = self.course {
+            return self.take_behind(helper, name, point);
+        }
         // A name that is known here, as it was sent, needs no second look.
-        if shard.seems_own(name) {
+        let owner = shard.owner_of(name);
+        if owner == shard.options.id {
             self.own[self.own_count] = (name, point);
             self.own_count += 1;
-            if self.own_count == TOGETHER {
-                self.accept_own();
-            }
         } else {
-            self.take_elsewhere(name, point);
+            self.take_away(name, point, owner);
+        }
+        if self.own_count == TOGETHER || self.away_count == TOGETHER {
+            self.settle();
         }
     }
 
@@ -53,34 +92,66 @@ impl<'a> Intake<'_, 'a> {
         self.shard.refuse(self.receiver, reason);
     }
 
-    /// Takes a point that belongs to another shard, unless its name only seems to.
-    fn take_elsewhere(&mut self, name: &[u8], point: Point) {
+    /// Takes a point whose name, as it was sent, is another shard's.
+    fn take_away(&mut self, name: &'a [u8], point: Point, owner: ShardId) {
         let mut scratch = std::mem::take(&mut self.shard.name_scratch);
         match self.shard.canonical_checked(name, &mut scratch) {
-            Ok(name) => {
-                if self.shard.seems_own(name) {
-                    // Earlier points of the same metric go first.
-                    self.accept_own();
-                }
-                self.shard.route(name, point);
+            Ok(canonical) if std::ptr::eq(canonical, name) => {
+                let own_before = self.own_count;
+                self.away[self.away_count] = Away { name, point, owner, own_before };
+                self.away_count += 1;
+            }
+            Ok(canonical) => {
+                // Earlier points of the same metric go first.
+                self.settle();
+                self.shard.route(self.course, canonical, point);
             }
             Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
         }
         self.shard.name_scratch = scratch;
     }
 
-    fn accept_own(&mut self) {
-        let receiver = self.receiver;
-        self.shard.accept_found(&self.own[..self.own_count], |shard, name, point| {
-            shard.take_unknown(receiver, name, point);
-        });
+    /// Takes a point that was received behind lines that another core has.
+    fn take_behind(&mut self, helper: ShardId, name: &[u8], point: Point) {
+        let mut scratch = std::mem::take(&mut self.shard.name_scratch);
+        match self.shard.canonical_checked(name, &mut scratch) {
+            Ok(name) if self.shard.owner_of(name) == helper => {
+                self.shard.outbox.push(helper, name, point);
+            }
+            Ok(name) => self.shard.outbox.lending().hold(name, point),
+            Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
+        }
+        self.shard.name_scratch = scratch;
+    }
+
+    /// Puts all points taken so far where they belong. A name that is not known here may be another
+    /// spelling of one that is away: from there on everything goes in its order.
+    fn settle(&mut self) {
+        let own = &self.own[..self.own_count];
+        let mut away = self.away[..self.away_count].iter().peekable();
+        let mut found = [None; TOGETHER];
+        self.shard.cache.find_many(own.iter().map(|(name, _)| *name), &mut found);
+        for (number, (&(name, point), &metric)) in own.iter().zip(&found).enumerate() {
+            if let Some(metric) = metric {
+                self.shard.accept(metric, point);
+                continue;
+            }
+            while let Some(away) = away.next_if(|away| away.own_before <= number) {
+                self.shard.send_away(self.course, away);
+            }
+            self.shard.take_unknown(self.receiver, self.course, name, point);
+        }
+        for away in away {
+            self.shard.send_away(self.course, away);
+        }
         self.own_count = 0;
+        self.away_count = 0;
     }
 }
 
 impl Drop for Intake<'_, '_> {
     fn drop(&mut self) {
-        self.accept_own();
+        self.settle();
     }
 }
 
@@ -88,7 +159,25 @@ impl Shard {
     /// Begins to take points of a receiver, in their order. Those taken are all in the shard when
     /// the intake is dropped.
     pub fn intake<'a>(&mut self, receiver: Receiver) -> Intake<'_, 'a> {
-        Intake { shard: self, receiver, own: [(&[], NO_POINT); TOGETHER], own_count: 0 }
+        let course = self.outbox.lending().helper().map_or(Course::Owners, Course::Behind);
+        self.intake_on(receiver, course)
+    }
+
+    /// Begins to take points from lines that another core has lent.
+    pub fn intake_lent<'a>(&mut self, receiver: Receiver, lender: ShardId) -> Intake<'_, 'a> {
+        self.intake_on(receiver, Course::Back(lender))
+    }
+
+    fn intake_on<'a>(&mut self, receiver: Receiver, course: Course) -> Intake<'_, 'a> {
+        Intake {
+            shard: self,
+            receiver,
+            course,
+            own: [(&[], NO_POINT); TOGETHER],
+            own_count: 0,
+            away: [NO_AWAY; TOGETHER],
+            away_count: 0,
+        }
     }
 
     /// Takes one point of a receiver.
@@ -97,10 +186,10 @@ impl Shard {
     }
 
     /// Brings a name into its canonical form and takes the point to the name's owner.
-    fn take_unknown(&mut self, receiver: Receiver, name: &[u8], point: Point) {
+    fn take_unknown(&mut self, receiver: Receiver, course: Course, name: &[u8], point: Point) {
         let mut scratch = std::mem::take(&mut self.name_scratch);
         match self.canonical_checked(name, &mut scratch) {
-            Ok(name) => self.route(name, point),
+            Ok(name) => self.route(course, name, point),
             Err(error) => self.refuse_received(receiver, reason_of_name(error)),
         }
         self.name_scratch = scratch;
@@ -114,25 +203,16 @@ impl Shard {
         canonical(name, scratch).and_then(|name| self.check_path(name))
     }
 
-    /// Whether the name, if it is canonical, is one of this shard's.
-    fn seems_own(&self, name: &[u8]) -> bool {
-        self.options.shard_count == 1 || owner(name, self.options.shard_count) == self.options.id
+    /// The owner of a name, if it is canonical.
+    fn owner_of(&self, name: &[u8]) -> ShardId {
+        if self.options.shard_count == 1 {
+            return self.options.id;
+        }
+        owner(name, self.options.shard_count)
     }
 
-    /// Accepts the points of all metrics that have an entry; the others are left to `unknown`.
-    fn accept_found(
-        &mut self,
-        points: &[Named<'_>],
-        mut unknown: impl FnMut(&mut Shard, &[u8], Point),
-    ) {
-        let mut found = [None; TOGETHER];
-        self.cache.find_many(points.iter().map(|(name, _)| *name), &mut found);
-        for (&(name, point), &metric) in points.iter().zip(&found) {
-            match metric {
-                Some(metric) => self.accept(metric, point),
-                None => unknown(self, name, point),
-            }
-        }
+    fn send_away(&mut self, course: Course, away: &Away<'_>) {
+        self.outbox.push(course.lane(away.owner), away.name, away.point);
     }
 
     /// Takes a point of the node's own metrics: into this shard's cache, or into the batch of its
@@ -167,7 +247,8 @@ impl Shard {
         self.refuse_received(receiver, reason);
     }
 
-    /// Takes another shard's batch of points for metrics of this shard.
+    /// Takes another shard's batch of points: for metrics of this shard, or from lines that it was
+    /// lent; what of these belongs to a third shard goes on to it.
     pub fn accept_batch(&mut self, batch: &[u8]) {
         let mut records = batch::records(batch);
         loop {
@@ -180,10 +261,24 @@ impl Shard {
             if count == 0 {
                 return;
             }
-            self.accept_found(&points[..count], |shard, name, point| {
-                debug_assert_eq!(owner(name, shard.options.shard_count), shard.options.id);
-                shard.accept_named(name, point);
-            });
+            let mut found = [None; TOGETHER];
+            self.cache.find_many(points[..count].iter().map(|(name, _)| *name), &mut found);
+            for (&(name, point), &metric) in points[..count].iter().zip(&found) {
+                match metric {
+                    Some(metric) => self.accept(metric, point),
+                    None => self.route(Course::Owners, name, point),
+                }
+            }
+        }
+    }
+
+    /// The helper has taken the oldest lines it was lent, and all their points are here: takes the
+    /// points that were held for it.
+    pub fn lines_taken(&mut self) {
+        self.outbox.lending().confirm();
+        while let Some(points) = self.outbox.lending().release() {
+            self.accept_batch(&points);
+            self.outbox.lending().give_back(points);
         }
     }
 
@@ -192,12 +287,10 @@ impl Shard {
         self.counters.drop_points(reason, 1);
     }
 
-    fn route(&mut self, name: &[u8], point: Point) {
-        if self.options.shard_count > 1 {
-            let owner = owner(name, self.options.shard_count);
-            if owner != self.options.id {
-                return self.outbox.push(owner, name, point);
-            }
+    fn route(&mut self, course: Course, name: &[u8], point: Point) {
+        let owner = self.owner_of(name);
+        if owner != self.options.id {
+            return self.outbox.push(course.lane(owner), name, point);
         }
         self.accept_named(name, point);
     }

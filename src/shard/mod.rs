@@ -5,6 +5,7 @@
 //!
 //! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
 //! - `journal`: points go into the log; its segments are held until they are in their files.
+//! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
@@ -12,6 +13,7 @@
 pub mod flush;
 mod ingest;
 mod journal;
+mod lend;
 pub mod query;
 pub mod route;
 mod series;
@@ -145,6 +147,11 @@ impl Shard {
     /// The shard's number.
     pub fn id(&self) -> ShardId {
         self.options.id
+    }
+
+    /// Number of shards of the node.
+    pub fn shard_count(&self) -> u16 {
+        self.options.shard_count
     }
 
     /// New rules for new files.

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::metric::batch;
+use crate::limits::LINE_BYTES_MAX;
+use crate::metric::batch::{self, Batch, Content};
 use crate::metric::name::NameHash;
 use crate::metric::point::Point;
+use crate::shard::lend::Lending;
 
 /// The number of a shard: 0 up to the number of cores in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub fn owner(name: &[u8], count: u16) -> ShardId {
 #[derive(Debug)]
 pub struct Outbox {
     lanes: Vec<Lane>,
+    lending: Lending,
     batch_bytes: usize,
     buffers_max: usize,
 }
@@ -39,10 +42,28 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Lane {
     open: Option<Vec<u8>>,
-    ready: VecDeque<Vec<u8>>,
+    ready: VecDeque<Batch>,
     free: Vec<Vec<u8>>,
     /// Buffers that exist for this lane, wherever they are.
     buffers: usize,
+}
+
+impl Lane {
+    /// The batch being filled.
+    fn open(&mut self, batch_bytes: usize) -> &mut Vec<u8> {
+        self.open.get_or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.buffers += 1;
+                Vec::with_capacity(batch_bytes)
+            })
+        })
+    }
+
+    /// Has the open batch sent; nothing is open then.
+    fn close(&mut self) {
+        let batch = self.open.take().map(|bytes| Batch { content: Content::Points, bytes });
+        self.ready.extend(batch);
+    }
 }
 
 impl Outbox {
@@ -51,32 +72,60 @@ impl Outbox {
     pub fn new(shard_count: u16, buffers_max: usize, batch_bytes: usize) -> Outbox {
         assert!(batch_bytes >= batch::RECORD_BYTES_MAX, "a batch holds at least one record");
         let lanes = (0..shard_count).map(|_| Lane::default()).collect();
-        Outbox { lanes, batch_bytes, buffers_max }
+        let lending = Lending::new((buffers_max / 2).max(1), batch_bytes);
+        Outbox { lanes, lending, batch_bytes, buffers_max }
     }
 
     /// Adds a point to the open batch of its owner.
     pub fn push(&mut self, owner: ShardId, name: &[u8], point: Point) {
         let lane = &mut self.lanes[owner.index()];
-        let open = lane.open.get_or_insert_with(|| {
-            lane.free.pop().unwrap_or_else(|| {
-                lane.buffers += 1;
-                Vec::with_capacity(self.batch_bytes)
-            })
-        });
+        let open = lane.open(self.batch_bytes);
         batch::push(open, name, point);
         if open.len() + batch::RECORD_BYTES_MAX > self.batch_bytes {
-            lane.ready.extend(lane.open.take());
+            lane.close();
         }
     }
 
+    /// Lends whole lines to another shard, if it has not enough of them already; returns how many
+    /// bytes of `lines` it gets. They follow all points for that shard.
+    pub fn lend(&mut self, helper: ShardId, lines: &[u8]) -> Option<usize> {
+        let end = lines_end(&lines[..lines.len().min(self.batch_bytes)])?;
+        let lane = &mut self.lanes[helper.index()];
+        if lane.buffers - lane.free.len() >= self.buffers_max || !self.lending.may_lend(helper) {
+            return None;
+        }
+        self.lending.lend(helper);
+        lane.close();
+        lane.open(self.batch_bytes).extend_from_slice(&lines[..end]);
+        let bytes = lane.open.take().expect("just opened");
+        lane.ready.push_back(Batch { content: Content::Lines, bytes });
+        Some(end)
+    }
+
+    /// Says that lent lines have been taken, behind the last of their points.
+    pub fn end_lent(&mut self, lender: ShardId, is_busy: bool) {
+        let lane = &mut self.lanes[lender.index()];
+        lane.open(self.batch_bytes);
+        let bytes = lane.open.take().expect("just opened");
+        lane.ready.push_back(Batch { content: Content::LinesTaken { is_busy }, bytes });
+    }
+
+    /// Lines lent to another shard, and the points that wait for them.
+    pub(super) fn lending(&mut self) -> &mut Lending {
+        &mut self.lending
+    }
+
     /// A batch to send to this shard: a full one, or the open one if `also_open`.
-    pub fn pop(&mut self, owner: ShardId, also_open: bool) -> Option<Vec<u8>> {
+    pub fn pop(&mut self, owner: ShardId, also_open: bool) -> Option<Batch> {
         let lane = &mut self.lanes[owner.index()];
-        lane.ready.pop_front().or_else(|| if also_open { lane.open.take() } else { None })
+        if also_open {
+            lane.close();
+        }
+        lane.ready.pop_front()
     }
 
     /// Puts back a batch that did not fit into the link; it is the next to be popped.
-    pub fn unpop(&mut self, owner: ShardId, batch: Vec<u8>) {
+    pub fn unpop(&mut self, owner: ShardId, batch: Batch) {
         self.lanes[owner.index()].ready.push_front(batch);
     }
 
@@ -91,9 +140,10 @@ impl Outbox {
         lane.free.push(buffer);
     }
 
-    /// Whether some shard's lane has no buffer left.
+    /// Whether some shard's lane has no buffer left, or too many points wait for lent lines.
     pub fn is_full(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.buffers - lane.free.len() >= self.buffers_max)
+        self.lending.is_full()
+            || self.lanes.iter().any(|lane| lane.buffers - lane.free.len() >= self.buffers_max)
     }
 
     /// Whether some lane holds a full batch.
@@ -107,14 +157,29 @@ impl Outbox {
     }
 
     /// Whether every point has been sent and every buffer has come back, so that its owner has
-    /// accepted it.
+    /// accepted it, and no lines are lent.
     pub fn is_settled(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.buffers == lane.free.len())
+        self.lending.is_settled() && self.lanes.iter().all(|lane| lane.buffers == lane.free.len())
     }
 
     /// Memory of all buffers in bytes.
     pub fn bytes(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.buffers).sum::<usize>() * self.batch_bytes
+        let count: usize = self.lanes.iter().map(|lane| lane.buffers).sum();
+        count * self.batch_bytes + self.lending.bytes()
+    }
+}
+
+/// The end of the last whole line; none if there is no line, or one that may be too long and is not
+/// to be lent: its connection is to be closed.
+fn lines_end(bytes: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    loop {
+        let window = &bytes[end..bytes.len().min(end + LINE_BYTES_MAX + 1)];
+        match memchr::memrchr(b'\n', window) {
+            Some(at) => end += at + 1,
+            None if window.len() > LINE_BYTES_MAX => return None,
+            None => return (end > 0).then_some(end),
+        }
     }
 }
 
@@ -153,8 +218,8 @@ mod tests {
         let mut got = 0;
         let mut buffers = Vec::new();
         while let Some(batch) = outbox.pop(to, true) {
-            got += batch::records(&batch).count();
-            buffers.push(batch);
+            got += batch::records(&batch.bytes).count();
+            buffers.push(batch.bytes);
         }
         assert_eq!(got, sent + 100);
         assert!(buffers.len() > 2 && outbox.is_full() && !outbox.has_unsent());
@@ -163,5 +228,38 @@ mod tests {
         }
         assert!(outbox.is_settled() && !outbox.is_full());
         assert_eq!(outbox.bytes(), 2 * bytes);
+    }
+
+    #[test]
+    fn lent_lines_follow_the_points_and_end_at_a_line() {
+        let mut outbox = Outbox::new(2, 4, batch::RECORD_BYTES_MAX);
+        let to = ShardId(1);
+        outbox.push(to, b"name", Point { timestamp_s: 1, value: 1.0 });
+        assert_eq!(outbox.lend(to, b"a 1 2\nb 1 2\nc 1"), Some(12));
+        assert_eq!(outbox.pop(to, false).map(|batch| batch.content), Some(Content::Points));
+        let lines = outbox.pop(to, false).expect("lines");
+        assert_eq!((lines.content, &lines.bytes[..]), (Content::Lines, &b"a 1 2\nb 1 2\n"[..]));
+        assert!(!outbox.is_settled() && !outbox.has_unsent());
+        outbox.end_lent(to, true);
+        let content = outbox.pop(to, false).map(|batch| batch.content);
+        assert_eq!(content, Some(Content::LinesTaken { is_busy: true }));
+    }
+
+    #[test]
+    fn a_line_that_may_be_too_long_is_not_lent() {
+        let line = |bytes: usize| format!("{}\n", "x".repeat(bytes));
+        let short = line(10);
+        let longest = line(LINE_BYTES_MAX);
+        let check = |text: &str, want: Option<usize>| {
+            assert_eq!(lines_end(text.as_bytes()), want);
+        };
+        check("", None);
+        check("x", None);
+        check(&short, Some(11));
+        check(&longest, Some(LINE_BYTES_MAX + 1));
+        check(&format!("{short}{longest}{short}"), Some(LINE_BYTES_MAX + 23));
+        check(&format!("{short}{}{short}", line(LINE_BYTES_MAX + 1)), None);
+        check(&format!("{short}{}", &longest[..LINE_BYTES_MAX]), Some(11));
+        check(&format!("{short}x{}", &longest[..LINE_BYTES_MAX]), None);
     }
 }

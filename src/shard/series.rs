@@ -61,10 +61,17 @@ pub(crate) enum Readiness {
     Later { is_own_fault: bool },
 }
 
+const _: () = assert!(size_of::<FileState>() <= 32, "half a cache line for each known metric");
+
+/// The states grow by chunks of so many, as a power of two, and never move: doubling one table of
+/// a million would copy it at once on the core's loop. A chunk is 128 KiB.
+const CHUNK_BITS: u32 = 12;
+const CHUNK_STATES: usize = 1 << CHUNK_BITS;
+
 /// Knowledge by metric, beside the cache's entries.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesFiles {
-    states: Vec<FileState>,
+    chunks: Vec<Vec<FileState>>,
     /// Distinct headers; a tree has as many as it had schemas.
     headers: Vec<Header>,
     failing_count: u64,
@@ -73,8 +80,8 @@ pub(crate) struct SeriesFiles {
 impl SeriesFiles {
     /// A metric got an entry.
     pub(crate) fn begin(&mut self, metric: MetricId) {
-        if metric.index() >= self.states.len() {
-            self.states.resize(metric.index() + 1, FileState::Unseen);
+        while metric.index() >> CHUNK_BITS >= self.chunks.len() {
+            self.chunks.push(vec![FileState::Unseen; CHUNK_STATES]);
         }
         self.set(metric, FileState::Unseen);
     }
@@ -96,7 +103,16 @@ impl SeriesFiles {
 
     /// Whether the metric's file could not be written at its last try.
     pub(crate) fn is_failing(&self, metric: MetricId) -> bool {
-        matches!(self.states[metric.index()], FileState::Failing { .. })
+        matches!(self.state(metric), FileState::Failing { .. })
+    }
+
+    /// Where the metric's file lies on its device: its inode number, or 0 while that is not known,
+    /// so that new files come first, in the order of their metrics' creation.
+    pub(crate) fn place(&self, metric: MetricId) -> u64 {
+        match *self.state(metric) {
+            FileState::Known { inode, .. } => inode,
+            _ => 0,
+        }
     }
 
     /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered.
@@ -106,7 +122,7 @@ impl SeriesFiles {
         elapsed_s: u32,
         known: &mut Option<Known>,
     ) -> Readiness {
-        match self.states[metric.index()] {
+        match *self.state(metric) {
             FileState::Unseen | FileState::Changed => Readiness::Open,
             FileState::Missing => Readiness::Create,
             FileState::Failing { retry_s, is_own_fault, .. } if elapsed_s < retry_s => {
@@ -132,13 +148,18 @@ impl SeriesFiles {
 
     /// The file was written; `checked` says that its header was read in doing so.
     pub(crate) fn written(&mut self, metric: MetricId, now: &Known, checked: bool, elapsed_s: u32) {
-        if let FileState::Changed = self.states[metric.index()] {
+        if let FileState::Changed = *self.state(metric) {
             return self.set(metric, FileState::Unseen);
         }
-        let Some(header) = self.intern(&now.header) else {
+        let same = match *self.state(metric) {
+            FileState::Known { header, .. } => Some(header),
+            _ => None,
+        };
+        let is_same = |number: &u16| self.headers[usize::from(*number)] == now.header;
+        let Some(header) = same.filter(is_same).or_else(|| self.intern(&now.header)) else {
             return self.set(metric, FileState::Unseen);
         };
-        let checked_s = match self.states[metric.index()] {
+        let checked_s = match *self.state(metric) {
             FileState::Known { checked_s, .. } if !checked => checked_s,
             _ => elapsed_s,
         };
@@ -157,7 +178,7 @@ impl SeriesFiles {
 
     /// The file could not be written. Returns true at the first failure in a row.
     pub(crate) fn failed(&mut self, metric: MetricId, is_own_fault: bool, elapsed_s: u32) -> bool {
-        let attempts = match self.states[metric.index()] {
+        let attempts = match *self.state(metric) {
             FileState::Failing { attempts, .. } => attempts.saturating_add(1),
             _ => 0,
         };
@@ -174,15 +195,19 @@ impl SeriesFiles {
         if self.failing_count == 0 {
             return;
         }
-        for state in &mut self.states {
+        for state in self.chunks.iter_mut().flatten() {
             if let FileState::Failing { retry_s, .. } = state {
                 *retry_s = 0;
             }
         }
     }
 
+    fn state(&self, metric: MetricId) -> &FileState {
+        &self.chunks[metric.index() >> CHUNK_BITS][metric.index() % CHUNK_STATES]
+    }
+
     fn set(&mut self, metric: MetricId, state: FileState) {
-        let place = &mut self.states[metric.index()];
+        let place = &mut self.chunks[metric.index() >> CHUNK_BITS][metric.index() % CHUNK_STATES];
         let was = u64::from(matches!(place, FileState::Failing { .. }));
         let is = u64::from(matches!(state, FileState::Failing { .. }));
         *place = state;

@@ -81,7 +81,9 @@ impl World {
         }
         if let Some(spec) = &job.create {
             let header = Header::new(spec).unwrap();
-            job.known = Some(Known { header, inode: 1, bases: Bases::EMPTY });
+            // Later files lie in front of earlier ones.
+            let inode = 1_000_000 - self.files.len() as u64;
+            job.known = Some(Known { header, inode, bases: Bases::EMPTY });
         }
         let file = self.files.entry(path).or_default();
         file.extend(job.points.iter().map(|point| (point.timestamp_s, point.value)));
@@ -254,8 +256,8 @@ fn foreign_points_travel_to_their_owner() {
     }
     assert!(worlds[0].shard.outbox().has_unsent());
     while let Some(batch) = worlds[0].shard.outbox().pop(ShardId(1), true) {
-        worlds[1].shard.accept_batch(&batch);
-        worlds[0].shard.outbox().give_back(ShardId(1), batch);
+        worlds[1].shard.accept_batch(&batch.bytes);
+        worlds[0].shard.outbox().give_back(ShardId(1), batch.bytes);
     }
     assert!(worlds[0].shard.outbox().is_settled());
     let counts: Vec<u64> = worlds.iter().map(|world| world.shard.gauges().waiting).collect();
@@ -263,4 +265,27 @@ fn foreign_points_travel_to_their_owner() {
     assert!(counts.iter().all(|&count| count > 400), "{counts:?}");
     let (name, owner) = worlds[0].shard.locate(b"m..7").unwrap();
     assert_eq!(worlds[usize::from(owner.0)].shard.points_of(&name)[0].value, 7.0);
+}
+
+#[test]
+fn a_sweep_goes_by_place_and_under_a_limit_by_strategy() {
+    let order = |updates_per_s: f64| {
+        let mut world = World::new(ShardOptions { updates_per_s, ..options() });
+        for name in ["a", "b", "c"] {
+            world.send(name, f64::from(NOW_S), 1.0);
+            world.sweep(|_| None);
+            world.sweep(|_| None);
+        }
+        for (name, count) in [("a", 2), ("b", 3), ("c", 1)] {
+            (1..=count).for_each(|age| world.send(name, f64::from(NOW_S - age), 1.0));
+        }
+        let seen = std::cell::RefCell::new(Vec::new());
+        world.sweep(|path| {
+            seen.borrow_mut().push(path.to_owned());
+            None
+        });
+        seen.into_inner().concat()
+    };
+    assert_eq!(order(0.0), "c.wspb.wspa.wsp", "the files' places");
+    assert_eq!(order(1_000.0), "b.wspa.wspc.wsp", "most points first");
 }

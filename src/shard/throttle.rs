@@ -16,6 +16,11 @@ impl Throttle {
         Throttle { per_s, tokens: per_s.max(1.0), refilled: now }
     }
 
+    /// Whether there is a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.per_s != 0.0
+    }
+
     /// Takes one token if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         if self.per_s == 0.0 {

@@ -1,8 +1,8 @@
 //! One pinned executor per core, and the few runtime calls that tasks need.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 
@@ -16,13 +16,25 @@ pub type Task<T> = glommio::Task<T>;
 /// default would pin 30 MB per core.
 const RUNTIME_IO_BYTES: usize = 64 << 10;
 
-/// How long a busy core runs its tasks before it looks at its sockets and timers again. glommio's
-/// 100 ms would be the least answering time of a core that never sleeps, and twice that where
-/// another core is asked; a look costs some 3 us.
-const TURN: Duration = Duration::from_millis(1);
+/// How long a busy core runs its tasks before it looks at its sockets and timers again; a look
+/// costs some 5 us.
+const TURN: Duration = Duration::from_micros(500);
+
+/// glommio's own way of ending a turn is a timer, and it is never to fire. glommio 0.9.0 goes to
+/// sleep with tasks ready to run when the kernel takes the processor away between setting that
+/// timer and running the first task, for longer than the timer: `run_task_queues` then says that
+/// nothing ran, and its caller takes that for nothing to run. On a machine with more to do than
+/// processors a timer of a millisecond stops a core for good within seconds.
+const NEVER: Duration = Duration::from_secs(366 * 86_400);
+
+/// Sleeping so long lets everything run that is ready, and then has the core look at its sockets:
+/// it is over before the core could fall asleep.
+const LOOK: Duration = Duration::from_micros(1);
 
 thread_local! {
     static BULK: OnceCell<TaskQueueHandle> = const { OnceCell::new() };
+    /// When a task of this core last had the core look.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Starts a core's executor on its own thread, pinned to `core`.
@@ -34,7 +46,7 @@ where
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(name)
         .io_memory(RUNTIME_IO_BYTES)
-        .preempt_timer(TURN)
+        .preempt_timer(NEVER)
         .spawn(main)
         .map_err(|error| error.to_string())
 }
@@ -56,14 +68,21 @@ pub fn spawn_bulk<T: 'static>(future: impl Future<Output = T> + 'static) -> Task
     glommio::spawn_local_into(future, queue).expect("the queue lives as long as the executor")
 }
 
-/// Lets other tasks of this core run if this one has used up its turn.
+/// Lets other tasks of this core run if the core's turn is over.
 pub async fn yield_if_needed() {
-    glommio::yield_if_needed().await;
+    if LOOKED.get().is_none_or(|looked| looked.elapsed() >= TURN) {
+        glommio::timer::sleep(LOOK).await;
+        LOOKED.set(Some(Instant::now()));
+    }
 }
 
 /// Lets every other task of this core that is ready run once.
 pub async fn yield_now() {
-    glommio::executor().yield_task_queue_now().await;
+    if LOOKED.get().is_none_or(|looked| looked.elapsed() >= TURN) {
+        yield_if_needed().await;
+    } else {
+        glommio::executor().yield_task_queue_now().await;
+    }
 }
 
 /// Waits at least this long. Idle cores should not use less than 10 ms: a wake-up costs 28 us.

@@ -47,6 +47,7 @@ pub struct Tree {
     root: OwnedFd,
     resolve: u64,
     how: OpenHow,
+    how_to_foreign: OpenHow,
 }
 
 impl Tree {
@@ -55,8 +56,11 @@ impl Tree {
     pub fn open(directory: &Path, follow_symlinks: bool) -> io::Result<Tree> {
         let root = OwnedFd::from(File::open(directory)?);
         let resolve = if follow_symlinks { 0 } else { RESOLVE_BENEATH } | RESOLVE_NO_MAGICLINKS;
-        let how = how(libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY, 0, resolve);
-        Ok(Tree { root, resolve, how })
+        let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY;
+        // A read after a write would change the access time and with it the inode: a tenth of an
+        // update.
+        let quiet = how(flags | libc::O_NOATIME, 0, resolve);
+        Ok(Tree { root, resolve, how: quiet, how_to_foreign: how(flags, 0, resolve) })
     }
 
     /// The directory that paths start from.
@@ -64,14 +68,22 @@ impl Tree {
         self.root.as_fd()
     }
 
-    /// How existing files are opened for an update.
+    /// How existing files are opened for an update. Of another user's file this may be refused
+    /// where [`Tree::open_file`] is not.
     pub fn how_to_open(&self) -> &OpenHow {
         &self.how
     }
 
     /// Opens an existing file for an update, without a ring.
     pub fn open_file(&self, path: &CStr) -> io::Result<File> {
-        self.open_at(path, &self.how).map(File::from)
+        let opened = match self.open_at(path, &self.how) {
+            // Only the owner may keep the access time from changing.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                self.open_at(path, &self.how_to_foreign)
+            }
+            opened => opened,
+        };
+        opened.map(File::from)
     }
 
     /// Creates a file of `bytes` bytes that begins with `header` and is zero elsewhere, with its
@@ -168,8 +180,37 @@ impl Tree {
 
 /// What the open file is.
 pub fn identify(file: &File) -> io::Result<FileIdentity> {
-    let meta = file.metadata()?;
-    Ok(FileIdentity { inode: meta.ino(), bytes: meta.len(), is_regular: meta.is_file() })
+    // Not `File::metadata`, which asks for more, by `statx`: this is done for every update.
+    // SAFETY: an all-zero stat is a valid one.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open for the call, and the struct is the kernel's to fill.
+    let status = unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(FileIdentity {
+        inode: stat.st_ino,
+        bytes: u64::try_from(stat.st_size).expect("a file is not shorter than nothing"),
+        is_regular: stat.st_mode & libc::S_IFMT == libc::S_IFREG,
+    })
+}
+
+/// Tells the kernel that reads of this file jump about, so that it reads no more than it is asked
+/// for. What reading ahead brings costs a cold disk its time, and on ext4 since Linux 6.16 makes
+/// later small writes three to ten times dearer. A refusal changes nothing but the cost.
+pub fn expect_scattered_reads(file: &File) {
+    // SAFETY: plain numbers and a descriptor that is open for the call.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+}
+
+/// How often the calling thread has given its processor away because it had to wait, for a device
+/// for example.
+pub fn times_waited() -> u64 {
+    // SAFETY: an all-zero rusage is a valid one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is the kernel's to fill.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    u64::try_from(usage.ru_nvcsw).unwrap_or(0)
 }
 
 /// Takes the file's exclusive lock (`flock`, as whisper and go-carbon do) if it is free.
@@ -250,6 +291,23 @@ fn lacks_tmpfile(error: &io::Error) -> bool {
 }
 
 fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let (from, to) = (file.as_raw_fd(), parent.as_raw_fd());
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
+    let status = unsafe { libc::linkat(from, c"".as_ptr(), to, name.as_ptr(), flags) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // Before Linux 6.10 only the privileged may; others go a longer way round.
+    if error.kind() == io::ErrorKind::NotFound {
+        link_through_proc(file, parent, name)
+    } else {
+        Err(error)
+    }
+}
+
+fn link_through_proc(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
     let source =
         CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("a number holds no NUL");
     // SAFETY: both paths are valid C strings and both descriptors are open for the call.
@@ -483,5 +541,27 @@ mod tests {
         assert_eq!(look_at_lock(&directory).unwrap(), LockState::Free(said));
         lock_directory(&directory).unwrap();
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_writable_file_of_another_user_is_opened() {
+        // On a thread of its own, because it becomes a user who owns nothing.
+        let opened = std::thread::spawn(|| {
+            // SAFETY: it changes what this thread may open, nothing else.
+            unsafe { libc::setfsuid(54_321) };
+            let tree = Tree::open(Path::new("/dev"), false).unwrap();
+            let quiet = tree.open_at(c"null", tree.how_to_open()).unwrap_err();
+            (quiet.raw_os_error(), tree.open_file(c"null").is_ok())
+        });
+        assert_eq!(opened.join().unwrap(), (Some(libc::EPERM), true));
+    }
+
+    #[test]
+    fn waiting_is_counted_for_this_thread_alone() {
+        let before = times_waited();
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(1)));
+        let other = times_waited() - before;
+        (0..5).for_each(|_| std::thread::sleep(std::time::Duration::from_micros(50)));
+        assert!((5..100).contains(&(times_waited() - before - other)));
     }
 }

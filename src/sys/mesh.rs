@@ -1,7 +1,8 @@
 //! The links between cores: bounded single-producer single-consumer rings and a doorbell.
 //!
 //! Each ordered pair of cores has four rings:
-//! - *data*: full batches of points, from the receiving core to the owner;
+//! - *data*: batches of points, from the receiving core to the owner, and of lines for another core
+//!   to take apart;
 //! - *spent*: the same buffers, emptied, on their way back. A sender owns a fixed number of
 //!   buffers per owner; having none left is how "the link is full" shows. Nothing is allocated
 //!   once all buffers exist.
@@ -10,6 +11,7 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::metric::batch::Batch;
 use crate::sys::doorbell::{Doorbell, DoorbellEar, doorbell};
 
 /// One core's ends of all its links. `Q` and `A` are its questions and answers.
@@ -26,12 +28,12 @@ pub struct Links<Q, A> {
 pub struct Peer<Q, A> {
     /// Wakes the other core.
     pub bell: Doorbell,
-    /// Batches for metrics the other core owns.
-    pub data_tx: Producer<Vec<u8>>,
+    /// Batches for the other core.
+    pub data_tx: Producer<Batch>,
     /// Our buffers, emptied by the other core.
     pub spent_rx: Consumer<Vec<u8>>,
-    /// Batches for metrics this core owns.
-    pub data_rx: Consumer<Vec<u8>>,
+    /// Batches for this core.
+    pub data_rx: Consumer<Batch>,
     /// The other core's buffers on their way back.
     pub spent_tx: Producer<Vec<u8>>,
     /// Questions to the other core.

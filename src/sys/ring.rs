@@ -1,9 +1,10 @@
-//! Batches of file operations through io_uring.
+//! Batches of file operations that may wait for a device, through io_uring.
 //!
 //! [`FileRing::run`] takes any number of operations, keeps the ring full, and returns when every
 //! one of them has completed. Nothing is in flight between two calls, so the buffers may be plain
 //! borrowed slices. The ring belongs to one thread (`SINGLE_ISSUER`), which may block; a core's
-//! own thread never uses it.
+//! own thread never uses it. There are no writes: the kernel hands buffered ones to threads of its
+//! own, which costs more than the call.
 
 use std::ffi::CStr;
 use std::io;

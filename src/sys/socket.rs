@@ -127,8 +127,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Gives a bound UDP socket to the calling core; only [`Stream::read_into`] and
-    /// [`Stream::try_read`] make sense on it, each reading one datagram.
+    /// Gives a bound UDP socket to the calling core; only [`Stream::read_into`] makes sense on it,
+    /// which reads one datagram, and its descriptor for [`super::datagrams`].
     pub fn adopt_datagrams(socket: Socket) -> Stream {
         let fd = socket.into_raw_fd();
         // SAFETY: `fd` is a socket that nothing else owns any more; glommio calls only recv and
@@ -166,27 +166,13 @@ impl Stream {
         .await
     }
 
-    /// Reads what is there, without waiting; `None` when nothing is.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let (start, length) = (buffer.as_mut_ptr().cast(), buffer.len());
-        // SAFETY: pointer and length describe `buffer`, which outlives the call.
-        let got = unsafe { libc::recv(self.inner.as_raw_fd(), start, length, libc::MSG_DONTWAIT) };
-        match usize::try_from(got) {
-            Ok(count) => Ok(Some(count)),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                error => Err(error),
-            },
-        }
-    }
-
     /// Writes all of it; `TimedOut` when the peer takes nothing for `timeout`.
     pub async fn write_all(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
         self.inner.set_write_timeout(Some(timeout)).map_err(io::Error::from)?;
         self.inner.write_all(bytes).await
     }
 
-    /// The socket's number, for [`end_reading`].
+    /// The socket's number, for [`end_reading`] and [`super::datagrams`].
     pub fn descriptor(&self) -> RawFd {
         self.inner.as_raw_fd()
     }

@@ -22,6 +22,7 @@ use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::commit::LogKeeper;
 use crate::tasks::event::Event;
+use crate::tasks::share::Sharing;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
 
@@ -142,6 +143,8 @@ pub struct Core {
     pub log: Option<LogKeeper>,
     /// Small things for the writer to do beside its batches.
     pub errands: RefCell<VecDeque<Errand>>,
+    /// How busy the connections are, and whether lines may be lent.
+    pub sharing: Sharing,
     /// How far this core is on its way down.
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
@@ -194,6 +197,7 @@ impl Core {
             loggable: Event::default(),
             log: parts.log,
             errands: RefCell::new(VecDeque::new()),
+            sharing: Sharing::default(),
             stage: Cell::new(Stage::Recovering),
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,

@@ -8,13 +8,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::metric::batch::Content;
 use crate::shard::Shard;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
+use crate::sys::clock;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::commit;
 use crate::tasks::core::{Core, Order, Report, Stage};
 use crate::tasks::flush::Writer;
+use crate::tasks::receive_tcp::take_lent;
 use crate::tasks::writer::Errand;
 
 /// How long points may wait for their batch to fill up: a wake-up of a sleeping core costs 80 us,
@@ -45,6 +48,15 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
             }
         }
     })
+}
+
+/// Takes at once what has come over the links, for a task that goes on without waiting.
+pub fn look(core: &Core) {
+    let mut found = take_spent(core);
+    found |= take_batch(core);
+    if found && !core.shard.borrow_mut().must_wait() {
+        core.room.notify();
+    }
 }
 
 /// Sends full batches at once, and has the rest sent when its points have waited long enough. To be
@@ -206,15 +218,17 @@ fn is_held_back(core: &Core, shard: &mut Shard) -> bool {
     core.stage.get() == Stage::Running && shard.is_full()
 }
 
-/// Accepts at most one batch of each core, unless this shard is full.
+/// Takes at most one batch of each core, unless this shard is full.
 fn take_batch(core: &Core) -> bool {
     let mut found = false;
-    for peer in core.peers.borrow_mut().iter_mut().flatten() {
+    let mut has_answer = false;
+    for (number, peer) in (0u16..).zip(core.peers.borrow_mut().iter_mut()) {
+        let Some(peer) = peer else { continue };
         let mut shard = core.shard.borrow_mut();
         if is_held_back(core, &mut shard) {
             drop(shard);
             core.flushable.notify();
-            return found;
+            break;
         }
         // With extra buffers under way there may be no place to send one back: its owner rings
         // when it has taken some out.
@@ -222,11 +236,31 @@ fn take_batch(core: &Core) -> bool {
             continue;
         }
         let Ok(mut batch) = peer.data_rx.pop() else { continue };
-        shard.accept_batch(&batch);
-        batch.clear();
-        peer.spent_tx.push(batch).expect("there was a place and only we fill it");
+        match batch.content {
+            Content::Points => shard.accept_batch(&batch.bytes),
+            Content::Lines => {
+                shard.set_time(clock::now_s());
+                take_lent(&mut shard, ShardId(number), &batch.bytes);
+                shard.outbox().end_lent(ShardId(number), core.sharing.is_busy());
+                has_answer = true;
+            }
+            Content::LinesTaken { is_busy } => {
+                shard.accept_batch(&batch.bytes);
+                shard.lines_taken();
+                core.sharing.lines_taken(is_busy);
+                core.changed.notify();
+            }
+        }
+        batch.bytes.clear();
+        peer.spent_tx.push(batch.bytes).expect("there was a place and only we fill it");
         peer.bell.ring();
         found = true;
+    }
+    if has_answer {
+        send(core, false);
+    }
+    if found && core.shard.borrow_mut().outbox().has_unsent() {
+        core.outgoing.notify();
     }
     found
 }

@@ -8,9 +8,10 @@
 //! - *carbonlink*: the same for queries.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
-//! - *flush*: one task; hands jobs to the writer thread, at most four batches at a time.
+//! - *share*: no task; lends lines of a connection that fills its read buffer to another core.
+//! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
-//!   its own ring. It may block as long as the disk likes.
+//!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
 //! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
 //!   given up.
 //! - *log writer*: a thread of its own on the same core that writes the log, with its own ring.
@@ -30,10 +31,12 @@ pub mod exchange;
 pub mod flush;
 pub mod listen;
 pub mod log_writer;
+mod pace;
 pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;
 pub mod recovery;
 pub mod report;
+pub mod share;
 pub mod start;
 pub mod writer;

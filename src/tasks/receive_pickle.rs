@@ -207,7 +207,8 @@ fn is_large(carry: &Carry) -> bool {
     carry.bytes.len() > READ_BYTES
 }
 
-fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
+/// Takes the points of one message.
+pub fn take_message(shard: &mut Shard, decoder: &mut PickleDecoder, body: &[u8]) {
     if body.is_empty() {
         return;
     }

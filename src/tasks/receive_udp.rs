@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::metric::point::Received;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
+use crate::sys::datagrams::{RECEIVED_MAX, Received as Datagrams};
 use crate::sys::executor::{Task, sleep, spawn_bulk, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
@@ -17,8 +18,8 @@ use crate::tasks::exchange;
 use crate::tasks::receive_tcp::refuse_line;
 use crate::wire::line::{LineError, Lines, parse_unterminated};
 
-/// Datagrams taken before other tasks have their turn.
-const BURST: usize = 32;
+/// Calls, each for many datagrams, before other tasks have their turn.
+const BURST: usize = 4;
 
 /// Time for what the kernel holds at the stop.
 const REST_TIME: Duration = Duration::from_millis(200);
@@ -32,15 +33,17 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     let core = Rc::clone(core);
     core.datagrams.set(Some(socket.borrow().descriptor()));
     spawn_bulk(async move {
+        let mut received = Datagrams::default();
         loop {
-            let first = wait(&core, &socket).await;
-            let Ok(count) = first else {
+            let Ok(count) = wait(&core, &socket).await else {
                 // An error that stays would otherwise take a whole core.
                 sleep(ERROR_PAUSE).await;
                 continue;
             };
-            take(&core, count);
-            take_more(&core, &socket.borrow(), BURST);
+            core.with_shard(|shard| {
+                take_datagrams(shard, std::iter::once(&core.read_buffer.borrow()[..count]));
+            });
+            take_more(&core, &socket.borrow(), &mut received, BURST);
             exchange::send_soon(&core);
             yield_if_needed().await;
         }
@@ -50,7 +53,8 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
 /// Takes the datagrams that the kernel still holds, for so long at most: senders may go on.
 pub fn take_rest(core: &Core, socket: &Stream) {
     let until = Instant::now() + REST_TIME;
-    while take_more(core, socket, BURST) && Instant::now() < until {}
+    let mut received = Datagrams::default();
+    while take_more(core, socket, &mut received, BURST) && Instant::now() < until {}
 }
 
 #[expect(clippy::await_holding_refcell_ref, reason = "no other task borrows the socket meanwhile")]
@@ -58,34 +62,34 @@ async fn wait(core: &Core, socket: &RefCell<Stream>) -> std::io::Result<usize> {
     socket.borrow_mut().read_into(&core.read_buffer, None).await
 }
 
-/// Takes up to so many datagrams; false when there are no more.
-fn take_more(core: &Core, socket: &Stream, count_max: usize) -> bool {
-    for _ in 0..count_max {
-        let read = socket.try_read(&mut core.read_buffer.borrow_mut());
-        let Ok(Some(count)) = read else { return false };
-        take(core, count);
+/// Takes the datagrams of up to so many calls; false when there are no more.
+fn take_more(core: &Core, socket: &Stream, received: &mut Datagrams, calls_max: usize) -> bool {
+    for _ in 0..calls_max {
+        let count = received.receive(socket.descriptor()).unwrap_or(0);
+        if count > 0 {
+            core.with_shard(|shard| take_datagrams(shard, received.iter()));
+        }
+        if count < RECEIVED_MAX {
+            return false;
+        }
     }
     true
 }
 
-fn take(core: &Core, count: usize) {
-    core.with_shard(|shard| {
-        let buffer = core.read_buffer.borrow();
-        let is_full = shard.must_wait();
-        take_datagram(shard, &buffer[..count], is_full);
-    });
-}
-
-/// The read buffer is larger than any datagram, so none is ever cut by us.
-fn take_datagram(shard: &mut Shard, datagram: &[u8], is_full: bool) {
+/// Takes the lines of datagrams, none of which has been cut by us. If the shard or a link is full
+/// the points of all of them are dropped.
+pub fn take_datagrams<'a>(shard: &mut Shard, datagrams: impl Iterator<Item = &'a [u8]>) {
+    let is_full = shard.must_wait();
     let mut intake = shard.intake(Receiver::Udp);
-    let mut lines = Lines::new(datagram);
-    for line in &mut lines {
-        take_line(&mut intake, line, is_full);
-    }
-    let rest = &datagram[lines.consumed_bytes()..];
-    if !rest.is_empty() {
-        take_line(&mut intake, parse_unterminated(rest, false), is_full);
+    for datagram in datagrams {
+        let mut lines = Lines::new(datagram);
+        for line in &mut lines {
+            take_line(&mut intake, line, is_full);
+        }
+        let rest = &datagram[lines.consumed_bytes()..];
+        if !rest.is_empty() {
+            take_line(&mut intake, parse_unterminated(rest, false), is_full);
+        }
     }
 }
 

@@ -1,9 +1,15 @@
 //! The writer: one thread a core that touches Whisper files, and may block.
 //!
-//! A batch of files goes through its stages together, each stage one run of the ring: open all,
-//! read the headers that are not remembered, then whatever reads and writes the updates ask for.
-//! Creations, `fstat`, locks and closing are plain calls, which measure cheaper than their ring
-//! forms. A file's trouble is its own outcome; the others of the batch go on.
+//! Files whose pages are in memory are written one after another by plain calls: open, `fstat`, one
+//! read where a coarser point needs values of an earlier write, the writes, close. That costs two
+//! thirds of the same through io_uring, whose buffered writes go to kernel threads. Cold files go
+//! through the ring a batch at a time, in stages: all are opened, then all that must be read is
+//! read, the pages that the writes will change included, and then the writes find their pages in
+//! memory. [`Pace`] says which.
+//!
+//! The memory of a file's geometry is compared with its inode and length each time, by one `fstat`
+//! (a twentieth of an update): a file replaced behind our back must not be written by the old
+//! one's geometry. A file's trouble is its own outcome; the others of the batch go on.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -15,17 +21,29 @@ use std::time::Instant;
 
 use rtrb::{Consumer, Producer};
 
+use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
 use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome};
 use crate::shard::query::Ticket;
 use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
-use crate::sys::files::{Layout, Tree, adopt, identify, try_lock};
+use crate::sys::files::{
+    Layout, Tree, adopt, expect_scattered_reads, identify, times_waited, try_lock,
+};
 use crate::sys::ring::{FileOp, FileRing};
+use crate::tasks::pace::Pace;
+pub use crate::tasks::pace::Way;
 use crate::whisper::{
     Bases, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Step, Transfer, Update,
 };
+
+/// Bytes of a page of the page cache.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Pages read ahead of the writes of one batch at most; the writes to any others wait for theirs.
+/// An update of three archives writes to three or four.
+const PREFETCH_MAX: usize = 8 * FLUSH_BATCH;
 
 /// How the writer treats files.
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +67,14 @@ pub struct WriteBatch {
     pub errands: Vec<Errand>,
     /// Time the batch took, in microseconds.
     pub micros: u64,
+    /// How it was written.
+    pub way: Way,
 }
 
 impl WriteBatch {
     /// A batch without jobs.
     pub fn empty() -> WriteBatch {
-        WriteBatch { jobs: Vec::new(), used: 0, errands: Vec::new(), micros: 0 }
+        WriteBatch { jobs: Vec::new(), used: 0, errands: Vec::new(), micros: 0, way: Way::Plain }
     }
 }
 
@@ -75,7 +95,8 @@ pub struct Errand {
     pub result: Option<Result<Aggregation, String>>,
 }
 
-/// Runs until the core's end of `from` is gone. To be called on a thread of its own.
+/// Runs until the core's end of `from` is gone. To be called on a thread of its own. The core is
+/// woken when half of its batches are done, when all are, and when one of them carries an answer.
 pub fn run(
     directory: &Path,
     options: WriterOptions,
@@ -83,21 +104,19 @@ pub fn run(
     mut to: Producer<WriteBatch>,
     bell: &Doorbell,
 ) -> io::Result<()> {
-    let mut writer = Writer {
-        tree: Tree::open(directory, options.follow_symlinks)?,
-        ring: FileRing::new()?,
-        options,
-        desks: Vec::new(),
-        results: Vec::new(),
-    };
+    let mut writer = FileWriter::new(directory, options)?;
     loop {
         match from.pop() {
             Ok(mut batch) => {
                 let begun = Instant::now();
                 writer.write(&mut batch)?;
                 batch.micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let is_awaited = !batch.errands.is_empty();
                 to.push(batch).expect("as many places as batches");
-                bell.ring();
+                let left = from.slots();
+                if is_awaited || left == 0 || left == FLUSH_BATCHES / 2 {
+                    bell.ring();
+                }
             }
             Err(_) if from.is_abandoned() => return Ok(()),
             Err(_) => std::thread::park(),
@@ -105,12 +124,16 @@ pub fn run(
     }
 }
 
-struct Writer {
+/// What the writer's thread works with.
+pub struct FileWriter {
     tree: Tree,
     ring: FileRing,
     options: WriterOptions,
+    pace: Pace,
     desks: Vec<Desk>,
     results: Vec<i32>,
+    /// Where the ring reads to what is only to be in memory.
+    unread: Vec<u8>,
 }
 
 /// Where one job of a batch is worked on; its buffers are kept for the next batch.
@@ -140,6 +163,18 @@ impl Desk {
             step: Step::Done,
         }
     }
+
+    fn clear(&mut self) {
+        self.file = None;
+        self.header = None;
+        self.checked = false;
+        self.created = false;
+        self.step = Step::Done;
+    }
+
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("a pending job has its file open")
+    }
 }
 
 /// A failure of one file: what, why, and whether it is the file's own.
@@ -168,208 +203,321 @@ fn path_of(path: &[u8]) -> &CStr {
     CStr::from_bytes_with_nul(path).expect("a path ends in its only NUL")
 }
 
-impl Writer {
-    fn write(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
+fn is_pending(job: &FlushJob) -> bool {
+    matches!(job.outcome, Outcome::Pending)
+}
+
+impl FileWriter {
+    /// A writer of the files below a data directory, to be used by the calling thread.
+    pub fn new(directory: &Path, options: WriterOptions) -> io::Result<FileWriter> {
+        Ok(FileWriter {
+            tree: Tree::open(directory, options.follow_symlinks)?,
+            ring: FileRing::new()?,
+            options,
+            pace: Pace::new(),
+            desks: Vec::new(),
+            results: Vec::new(),
+            unread: Vec::new(),
+        })
+    }
+
+    /// Writes the batch's files the way that suits them, and runs its errands.
+    pub fn write(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
         for errand in &mut batch.errands {
             errand.result = Some(run_errand(&self.tree, errand, self.options.flock));
         }
-        let jobs = &mut batch.jobs[..batch.used];
-        while self.desks.len() < jobs.len() {
+        batch.way = self.pace.next();
+        let before = times_waited();
+        self.write_by(batch.way, &mut batch.jobs[..batch.used])?;
+        if batch.way == Way::Plain {
+            self.pace.judge(batch.used, times_waited().saturating_sub(before));
+        }
+        Ok(())
+    }
+
+    /// Writes files the way that is asked for.
+    pub fn write_by(&mut self, way: Way, jobs: &mut [FlushJob]) -> io::Result<()> {
+        let desk_count = if way == Way::Plain { 1 } else { jobs.len() };
+        while self.desks.len() < desk_count {
             self.desks.push(Desk::new());
         }
-        self.create(jobs);
-        self.open(jobs)?;
-        self.read_headers(jobs)?;
-        self.begin(jobs);
-        while self.advance(jobs)? {}
-        for desk in &mut self.desks {
-            desk.file = None;
+        match way {
+            Way::Plain => self.write_plainly(jobs),
+            Way::Ring => self.write_through_ring(jobs)?,
         }
         Ok(())
     }
 
-    /// Creates the new files. One whose name is taken meanwhile is opened as an existing one.
-    fn create(&mut self, jobs: &mut [FlushJob]) {
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            desk.file = None;
-            desk.header = None;
-            desk.checked = false;
-            desk.created = false;
-            let Some(spec) = &job.create else { continue };
-            let path = path_of(&job.path);
-            if !job.former_path.is_empty() {
-                match self.tree.rename_file(path_of(&job.former_path), path) {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => {
-                        job.outcome = failure("rename series file", &error);
-                        continue;
-                    }
-                }
+    /// File after file at one desk, whose buffers stay in the processor's nearest cache.
+    fn write_plainly(&mut self, jobs: &mut [FlushJob]) {
+        let FileWriter { tree, options, desks, .. } = self;
+        let Some(desk) = desks.first_mut() else { return };
+        for job in jobs {
+            create(tree, *options, job, desk);
+            if must_open(job, desk) {
+                take_opened(job, desk, tree.open_file(path_of(&job.path)));
             }
-            let header = Header::new(spec).expect("the schema's archives were checked");
-            desk.header_bytes.clear();
-            header.encode(&mut desk.header_bytes);
-            let bytes = header.file_bytes();
-            let layout = self.options.layout;
-            match self.tree.create_file(path, &desk.header_bytes, bytes, layout) {
-                Ok(file) => {
-                    desk.file = Some(file);
-                    desk.header = Some(header);
-                    desk.created = true;
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => job.outcome = failure("create series file", &error),
+            look_at(*options, job, desk);
+            if must_read_header(job, desk) {
+                expect_scattered_reads(desk.file());
+                let file = desk.file.as_ref().expect("a pending job has its file open");
+                let result = file.read_at(&mut desk.header_bytes, 0);
+                take_header(tree, job, desk, result);
             }
+            begin(job, desk);
+            while desk.step != Step::Done {
+                let result = transfer(desk);
+                go_on(job, desk, result);
+            }
+            desk.clear();
         }
     }
 
-    /// Opens the existing files, and identifies and locks all.
+    /// All files together, stage by stage.
+    fn write_through_ring(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
+        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+            create(&self.tree, self.options, job, desk);
+        }
+        self.open(jobs)?;
+        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+            look_at(self.options, job, desk);
+            if is_pending(job) {
+                expect_scattered_reads(desk.file());
+            }
+        }
+        self.read_headers(jobs)?;
+        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+            begin(job, desk);
+        }
+        while self.read(jobs)? {}
+        self.prefetch(jobs)?;
+        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+            while desk.step != Step::Done {
+                let result = transfer(desk);
+                go_on(job, desk, result);
+            }
+            desk.clear();
+        }
+        Ok(())
+    }
+
     fn open(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
         let tree = &self.tree;
-        let wanted = |job: &FlushJob, desk: &Desk| {
-            matches!(job.outcome, Outcome::Pending) && desk.file.is_none()
-        };
-        let ops =
-            jobs.iter().zip(&self.desks).filter(|(job, desk)| wanted(job, desk)).map(|(job, _)| {
-                FileOp::Open {
-                    root: tree.root(),
-                    path: path_of(&job.path),
-                    how: tree.how_to_open(),
-                }
-            });
+        let waiting = jobs.iter().zip(&self.desks).filter(|(job, desk)| must_open(job, desk));
+        let ops = waiting.map(|(job, _)| FileOp::Open {
+            root: tree.root(),
+            path: path_of(&job.path),
+            how: tree.how_to_open(),
+        });
         self.ring.run(ops, &mut self.results)?;
         let mut results = self.results.iter();
         for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            if wanted(job, desk) {
-                let result = *results.next().expect("one result for each operation");
-                match error_of(result) {
-                    None => desk.file = Some(adopt(result)),
-                    // A taken name without a file behind it is a link that leads nowhere.
-                    Some(error)
-                        if error.kind() == io::ErrorKind::NotFound && job.create.is_none() =>
-                    {
-                        job.outcome = Outcome::Missing;
-                    }
-                    Some(error) => job.outcome = failure("open series file", &error),
-                }
-            }
-            if let Some(file) = &desk.file {
-                if let Err(outcome) = inspect(file, &mut desk.inode, &mut desk.file_bytes) {
-                    job.outcome = outcome;
-                } else if self.options.flock {
-                    match try_lock(file) {
-                        Ok(true) => {}
-                        Ok(false) => job.outcome = Outcome::Locked,
-                        Err(error) => job.outcome = failure("lock series file", &error),
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads and checks the headers that are not remembered.
-    fn read_headers(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            if !matches!(job.outcome, Outcome::Pending) || desk.created {
-                continue;
-            }
-            let is_same = job.known.as_ref().is_some_and(|known| {
-                known.inode == desk.inode && known.header.file_bytes() == desk.file_bytes
-            });
-            if is_same {
-                desk.header = job.known.as_ref().map(|known| known.header.clone());
-            } else {
-                job.known = None;
-                desk.checked = true;
-                desk.header_bytes.resize(HEADER_BYTES_MAX, 0);
-            }
-        }
-        let wanted =
-            |job: &FlushJob, desk: &Desk| matches!(job.outcome, Outcome::Pending) && desk.checked;
-        let ops = jobs.iter().zip(&mut self.desks).filter(|(job, desk)| wanted(job, desk)).map(
-            |(_, desk)| FileOp::Read {
-                file: desk.file.as_ref().expect("a pending job has its file open").as_fd(),
-                offset: 0,
-                buffer: &mut desk.header_bytes,
-            },
-        );
-        self.ring.run(ops, &mut self.results)?;
-        let mut results = self.results.iter();
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            if !wanted(job, desk) {
+            if !must_open(job, desk) {
                 continue;
             }
             let result = *results.next().expect("one result for each operation");
-            let Ok(count) = usize::try_from(result) else {
-                let error = error_of(result).expect("a negative result is an error");
-                job.outcome = failure("read series header", &error);
-                continue;
+            let opened = match error_of(result) {
+                None => Ok(adopt(result)),
+                // Another user's file, perhaps: there is a second way to open it.
+                Some(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    tree.open_file(path_of(&job.path))
+                }
+                Some(error) => Err(error),
             };
-            match Header::parse(&desk.header_bytes[..count], desk.file_bytes) {
-                Ok(header) => desk.header = Some(header),
-                Err(error) => job.outcome = put_aside(&self.tree, &job.path, error),
-            }
+            take_opened(job, desk, opened);
         }
         Ok(())
     }
 
-    fn begin(&mut self, jobs: &mut [FlushJob]) {
+    fn read_headers(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
         for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            desk.step = Step::Done;
-            if !matches!(job.outcome, Outcome::Pending) {
-                continue;
-            }
-            let header = desk.header.as_ref().expect("a pending job has its header");
-            let bases = match &job.known {
-                Some(known) => known.bases,
-                None if desk.created => Bases::EMPTY,
-                None => Bases::UNKNOWN,
-            };
-            desk.update.begin_many(header, &bases, &job.points, job.now_s);
-            desk.step = desk.update.step();
-            finish_if_done(job, desk);
+            desk.checked = must_read_header(job, desk);
         }
-    }
-
-    /// Does the reads and writes that the updates ask for now; false when none asks any more.
-    fn advance(&mut self, jobs: &mut [FlushJob]) -> io::Result<bool> {
-        let ops = self.desks[..jobs.len()].iter_mut().flat_map(|desk| {
-            let Desk { file, update, step, .. } = desk;
-            transfers(file.as_ref(), update, *step)
+        let waiting = self.desks[..jobs.len()].iter_mut().filter(|desk| desk.checked);
+        let ops = waiting.map(|desk| FileOp::Read {
+            file: desk.file.as_ref().expect("a pending job has its file open").as_fd(),
+            offset: 0,
+            buffer: &mut desk.header_bytes,
         });
         self.ring.run(ops, &mut self.results)?;
-        if self.results.is_empty() {
-            return Ok(false);
-        }
         let mut results = self.results.iter();
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            let (list, action) = match desk.step {
-                Step::Read => (desk.update.reads().0, "read series file"),
-                Step::Write => (desk.update.writes().0, "write series file"),
-                Step::Done => continue,
-            };
-            let outcome = check_transfers(list, &mut results, action);
-            if let Some(outcome) = outcome {
-                job.outcome = outcome;
-                desk.step = Step::Done;
-                continue;
-            }
-            desk.step = desk.update.step();
-            finish_if_done(job, desk);
+        for (job, desk) in jobs.iter_mut().zip(&mut self.desks).filter(|(_, desk)| desk.checked) {
+            let result = *results.next().expect("one result for each operation");
+            take_header(&self.tree, job, desk, counted(result));
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Does the reads that the updates ask for now; false when none asks any more.
+    fn read(&mut self, jobs: &mut [FlushJob]) -> io::Result<bool> {
+        let reading = self.desks[..jobs.len()].iter_mut().filter(|desk| desk.step == Step::Read);
+        let ops = reading.flat_map(|desk| {
+            let file = desk.file.as_ref().expect("a pending job has its file open");
+            read_ops(file, &mut desk.update)
+        });
+        self.ring.run(ops, &mut self.results)?;
+        let mut results = self.results.iter();
+        let reading = jobs.iter_mut().zip(&mut self.desks);
+        for (job, desk) in reading.filter(|(_, desk)| desk.step == Step::Read) {
+            let mut result = Ok(());
+            for transfer in desk.update.reads().0 {
+                let count = *results.next().expect("one result for each operation");
+                let count = counted(count);
+                result = result.and_then(|()| check(transfer, count, "read series file"));
+            }
+            go_on(job, desk, result);
+        }
+        Ok(!self.results.is_empty())
+    }
+
+    /// Brings the pages that the updates will write to a part of into memory. What cannot be read
+    /// shows when it is written.
+    fn prefetch(&mut self, jobs: &[FlushJob]) -> io::Result<()> {
+        self.unread.clear();
+        self.unread.resize(PREFETCH_MAX, 0);
+        let writing = self.desks[..jobs.len()].iter().filter(|desk| desk.step == Step::Write);
+        let ends = writing.flat_map(|desk| {
+            let file = desk.file().as_fd();
+            let ends = desk.update.writes().0.iter().flat_map(|transfer| {
+                let last = transfer.offset + transfer.len as u64 - 1;
+                let is_other_page = last / PAGE_BYTES != transfer.offset / PAGE_BYTES;
+                [Some(transfer.offset), is_other_page.then_some(last)]
+            });
+            ends.flatten().map(move |offset| (file, offset))
+        });
+        let ops = ends
+            .zip(self.unread.chunks_exact_mut(1))
+            .map(|((file, offset), buffer)| FileOp::Read { file, offset, buffer });
+        self.ring.run(ops, &mut self.results)
     }
 }
 
-fn finish_if_done(job: &mut FlushJob, desk: &mut Desk) {
+/// Creates the job's file if it is a new one. One whose name is taken meanwhile is opened as an
+/// existing one.
+fn create(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
+    desk.clear();
+    let Some(spec) = &job.create else { return };
+    let path = path_of(&job.path);
+    if !job.former_path.is_empty() {
+        match tree.rename_file(path_of(&job.former_path), path) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                job.outcome = failure("rename series file", &error);
+                return;
+            }
+        }
+    }
+    let header = Header::new(spec).expect("the schema's archives were checked");
+    desk.header_bytes.clear();
+    header.encode(&mut desk.header_bytes);
+    let bytes = header.file_bytes();
+    match tree.create_file(path, &desk.header_bytes, bytes, options.layout) {
+        Ok(file) => {
+            desk.file = Some(file);
+            desk.header = Some(header);
+            desk.created = true;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => job.outcome = failure("create series file", &error),
+    }
+}
+
+fn must_open(job: &FlushJob, desk: &Desk) -> bool {
+    is_pending(job) && desk.file.is_none()
+}
+
+fn take_opened(job: &mut FlushJob, desk: &mut Desk, opened: io::Result<File>) {
+    match opened {
+        Ok(file) => desk.file = Some(file),
+        // A taken name without a file behind it is a link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && job.create.is_none() => {
+            job.outcome = Outcome::Missing;
+        }
+        Err(error) => job.outcome = failure("open series file", &error),
+    }
+}
+
+/// Identifies the open file, and locks it where files are locked.
+fn look_at(options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
+    let Some(file) = &desk.file else { return };
+    if let Err(outcome) = inspect(file, &mut desk.inode, &mut desk.file_bytes) {
+        job.outcome = outcome;
+    } else if options.flock {
+        match try_lock(file) {
+            Ok(true) => {}
+            Ok(false) => job.outcome = Outcome::Locked,
+            Err(error) => job.outcome = failure("lock series file", &error),
+        }
+    }
+}
+
+/// Whether the header must be read: it is not remembered, or the file is not the remembered one
+/// (any more).
+fn must_read_header(job: &mut FlushJob, desk: &mut Desk) -> bool {
+    if !is_pending(job) || desk.created {
+        return false;
+    }
+    let is_same = job.known.as_ref().is_some_and(|known| {
+        known.inode == desk.inode && known.header.file_bytes() == desk.file_bytes
+    });
+    if is_same {
+        return false;
+    }
+    job.known = None;
+    desk.header_bytes.resize(HEADER_BYTES_MAX, 0);
+    true
+}
+
+fn take_header(tree: &Tree, job: &mut FlushJob, desk: &mut Desk, result: io::Result<usize>) {
+    desk.checked = true;
+    let parsed = match result {
+        Ok(count) => Header::parse(&desk.header_bytes[..count], desk.file_bytes),
+        Err(error) => {
+            job.outcome = failure("read series header", &error);
+            return;
+        }
+    };
+    match parsed {
+        Ok(header) => desk.header = Some(header),
+        Err(error) => job.outcome = put_aside(tree, &job.path, error),
+    }
+}
+
+fn begin(job: &mut FlushJob, desk: &mut Desk) {
+    if !is_pending(job) {
+        return;
+    }
+    let (header, bases) = match (&job.known, &desk.header) {
+        (Some(known), _) => (&known.header, &known.bases),
+        (None, Some(header)) if desk.created => (header, &Bases::EMPTY),
+        (None, Some(header)) => (header, &Bases::UNKNOWN),
+        (None, None) => unreachable!("a pending job has its header"),
+    };
+    desk.update.begin_many(header, bases, &job.points, job.now_s);
+    go_on(job, desk, Ok(()));
+}
+
+/// Takes the update's next step, unless its last one failed.
+fn go_on(job: &mut FlushJob, desk: &mut Desk, result: Result<(), Outcome>) {
+    if let Err(outcome) = result {
+        job.outcome = outcome;
+        desk.step = Step::Done;
+        return;
+    }
+    desk.step = desk.update.step();
     if desk.step != Step::Done {
         return;
     }
-    let header = desk.header.take().expect("an update has its header");
+    let bases = *desk.update.bases();
+    match &mut job.known {
+        Some(known) => known.bases = bases,
+        None => {
+            let header = desk.header.take().expect("an update has its header");
+            job.known = Some(Known { header, inode: desk.inode, bases });
+        }
+    }
     let too_old = desk.update.outcome().points_too_old;
-    job.known = Some(Known { header, inode: desk.inode, bases: *desk.update.bases() });
     job.outcome = Outcome::Written {
         checked: desk.checked,
         created: desk.created,
@@ -377,60 +525,63 @@ fn finish_if_done(job: &mut FlushJob, desk: &mut Desk) {
     };
 }
 
-/// The operations of one update's step.
-fn transfers<'a>(
-    file: Option<&'a File>,
-    update: &'a mut Update,
-    step: Step,
-) -> Box<dyn Iterator<Item = FileOp<'a>> + 'a> {
-    let Some(file) = file else { return Box::new(std::iter::empty()) };
+/// Does the transfers of the update's step by plain calls.
+fn transfer(desk: &mut Desk) -> Result<(), Outcome> {
+    let Desk { file, update, step, .. } = desk;
+    let file = file.as_ref().expect("a pending job has its file open");
     match step {
-        Step::Done => Box::new(std::iter::empty()),
+        Step::Done => Ok(()),
         Step::Read => {
             let (list, arena) = update.reads();
-            let mut rest = arena;
-            let mut at = 0;
-            Box::new(list.iter().map(move |transfer| {
-                let (_, from) = std::mem::take(&mut rest).split_at_mut(transfer.start - at);
-                let (buffer, later) = from.split_at_mut(transfer.len);
-                rest = later;
-                at = transfer.start + transfer.len;
-                FileOp::Read { file: file.as_fd(), offset: transfer.offset, buffer }
-            }))
+            list.iter().try_for_each(|transfer| {
+                let buffer = &mut arena[transfer.start..][..transfer.len];
+                let result = file.read_at(buffer, transfer.offset);
+                check(transfer, result, "read series file")
+            })
         }
         Step::Write => {
             let (list, arena) = update.writes();
-            Box::new(list.iter().map(move |transfer| FileOp::Write {
-                file: file.as_fd(),
-                offset: transfer.offset,
-                buffer: &arena[transfer.start..transfer.start + transfer.len],
-            }))
+            list.iter().try_for_each(|transfer| {
+                let buffer = &arena[transfer.start..][..transfer.len];
+                let result = file.write_at(buffer, transfer.offset);
+                check(transfer, result, "write series file")
+            })
         }
     }
 }
 
-/// Takes one result for each transfer; the first that failed or came short is the outcome.
-fn check_transfers<'r>(
-    list: &[Transfer],
-    results: &mut impl Iterator<Item = &'r i32>,
+fn check(
+    transfer: &Transfer,
+    result: io::Result<usize>,
     action: &'static str,
-) -> Option<Outcome> {
-    let mut outcome = None;
-    for transfer in list {
-        let result = *results.next().expect("one result for each operation");
-        if outcome.is_some() {
-            continue;
+) -> Result<(), Outcome> {
+    match result {
+        Ok(count) if count == transfer.len => Ok(()),
+        Ok(count) => {
+            let reason = format!("{count} of {} bytes", transfer.len);
+            Err(Outcome::Failed { action, reason, is_own_fault: false })
         }
-        outcome = match usize::try_from(result) {
-            Ok(count) if count == transfer.len => None,
-            Ok(count) => {
-                let reason = format!("{count} of {} bytes", transfer.len);
-                Some(Outcome::Failed { action, reason, is_own_fault: false })
-            }
-            Err(_) => error_of(result).map(|error| failure(action, &error)),
-        };
+        Err(error) => Err(failure(action, &error)),
     }
-    outcome
+}
+
+/// The reads that an update asks for, as operations of the ring.
+fn read_ops<'a>(file: &'a File, update: &'a mut Update) -> impl Iterator<Item = FileOp<'a>> {
+    let (list, arena) = update.reads();
+    let mut rest = arena;
+    let mut at = 0;
+    list.iter().map(move |transfer| {
+        let (_, from) = std::mem::take(&mut rest).split_at_mut(transfer.start - at);
+        let (buffer, later) = from.split_at_mut(transfer.len);
+        rest = later;
+        at = transfer.start + transfer.len;
+        FileOp::Read { file: file.as_fd(), offset: transfer.offset, buffer }
+    })
+}
+
+/// A number of bytes as the ring gives it.
+fn counted(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 fn error_of(result: i32) -> Option<io::Error> {

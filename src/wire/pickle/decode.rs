@@ -6,6 +6,7 @@
 
 use super::arena::{Arena, INDEX_END, Tag, Value, arena_bytes_max, fill_bytes_max, reserve};
 use super::error::{FrameError, FrameFault};
+use super::plain::Plain;
 use super::points::Points;
 use super::read::{NUMBER_BYTES_MAX, Pickle, check_number, line};
 use super::{opcode, text};
@@ -52,6 +53,17 @@ impl PickleDecoder {
     /// A frame that is not a pickle of plain data, or whose object is not a list, tuple, set or
     /// frozen set. Nothing of such a frame is used.
     pub fn points<'a>(&'a mut self, frame: &'a [u8]) -> Result<Points<'a>, FrameError> {
+        if frame.len() <= FRAME_BYTES_MAX
+            && let Some(plain) = Plain::new(frame)
+        {
+            self.shrink(frame);
+            return Ok(Points::plain(plain));
+        }
+        self.any_points(frame)
+    }
+
+    /// The same by the stack machine, whatever the frame's shape.
+    pub(super) fn any_points<'a>(&'a mut self, frame: &'a [u8]) -> Result<Points<'a>, FrameError> {
         let pickle = self.decode(frame)?;
         let not_a_sequence =
             FrameError { fault: FrameFault::NotASequence, opcode: None, offset: 0 };
@@ -66,6 +78,13 @@ impl PickleDecoder {
             + self.marks.capacity() * size_of::<usize>()
     }
 
+    /// Gives up buffers that are too large for this frame.
+    fn shrink(&mut self, frame: &[u8]) {
+        if self.arena_bytes() > arena_bytes_max(frame.len()).max(RETAINED_BYTES_MAX) {
+            *self = PickleDecoder::default();
+        }
+    }
+
     /// Decodes one pickle of any shape.
     pub(in crate::wire) fn decode<'a>(
         &'a mut self,
@@ -75,9 +94,7 @@ impl PickleDecoder {
             let fault = FrameFault::FrameTooLarge;
             return Err(FrameError { fault, opcode: None, offset: 0 });
         }
-        if self.arena_bytes() > arena_bytes_max(frame.len()).max(RETAINED_BYTES_MAX) {
-            *self = PickleDecoder::default();
-        }
+        self.shrink(frame);
         self.arena.clear();
         self.stack.clear();
         self.marks.clear();

@@ -7,6 +7,7 @@
 
 use super::arena::Value;
 use super::error::ItemError;
+use super::plain::Plain;
 use super::read::{Elements, Pickle, ReadBudget};
 use crate::metric::point::Received;
 
@@ -16,6 +17,48 @@ use crate::metric::point::Received;
 /// Nothing is done ahead: an async caller may stop after any point and go on later.
 #[derive(Debug, Clone)]
 pub struct Points<'a> {
+    source: Source<'a>,
+}
+
+/// Where points are read from.
+#[derive(Debug, Clone)]
+enum Source<'a> {
+    /// The bytes of a frame that has been looked through.
+    Plain(Plain<'a>),
+    /// What the stack machine has made of any other frame.
+    Decoded(Decoded<'a>),
+}
+
+impl<'a> Points<'a> {
+    /// The points of a frame of the plain shape.
+    pub(super) fn plain(plain: Plain<'a>) -> Points<'a> {
+        Points { source: Source::Plain(plain) }
+    }
+
+    /// None if the pickle is not a list, tuple, set or frozen set.
+    pub(super) fn new(pickle: Pickle<'a>) -> Option<Points<'a>> {
+        let items = pickle.collection(pickle.root())?;
+        let budget = pickle.read_budget();
+        let decoded = Decoded { pickle, items, item: None, budget, is_spent: false };
+        Some(Points { source: Source::Decoded(decoded) })
+    }
+}
+
+impl<'a> Iterator for Points<'a> {
+    type Item = Result<Received<'a>, ItemError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.source {
+            Source::Plain(plain) => plain.next().map(Ok),
+            Source::Decoded(decoded) => decoded.next(),
+        }
+    }
+}
+
+/// Points of a decoded frame.
+#[derive(Debug, Clone)]
+struct Decoded<'a> {
     pickle: Pickle<'a>,
     items: Elements<'a>,
     /// Name and remaining points of the item being read.
@@ -24,14 +67,7 @@ pub struct Points<'a> {
     is_spent: bool,
 }
 
-impl<'a> Points<'a> {
-    /// None if the pickle is not a list, tuple, set or frozen set.
-    pub(super) fn new(pickle: Pickle<'a>) -> Option<Points<'a>> {
-        let items = pickle.collection(pickle.root())?;
-        let budget = pickle.read_budget();
-        Some(Points { pickle, items, item: None, budget, is_spent: false })
-    }
-
+impl<'a> Decoded<'a> {
     /// The name and points of an item; an item without points is no item.
     fn open(&self, item: Value) -> Result<(&'a [u8], Elements<'a>), ItemError> {
         let mut elements = self.pickle.sequence(item).ok_or(ItemError::Shape)?;
@@ -69,7 +105,7 @@ impl<'a> Points<'a> {
     }
 }
 
-impl<'a> Iterator for Points<'a> {
+impl<'a> Iterator for Decoded<'a> {
     type Item = Result<Received<'a>, ItemError>;
 
     fn next(&mut self) -> Option<Self::Item> {

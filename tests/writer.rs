@@ -1,0 +1,162 @@
+//! The writer's two ways, by plain calls and through the ring, on real files: both leave the bytes
+//! that the format's own functions leave, and say the same about each file.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "support/whisper_file.rs"]
+mod whisper_file;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use carbyne::metric::point::Point;
+use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
+use carbyne::shard::flush::{FlushJob, Known, Outcome};
+use carbyne::sys::files::Layout;
+use carbyne::tasks::writer::{FileWriter, Way, WriterOptions};
+use carbyne::whisper::Update;
+use whisper_file::File;
+
+const NOW_S: u32 = 1_800_000_000;
+const SHAPE: [(u32, u32); 3] = [(10, 360), (60, 1_000), (600, 500)];
+const FILES: usize = 200;
+
+fn spec(shape: &[(u32, u32)]) -> SeriesSpec {
+    let retention = |&(step_s, slot_count): &(u32, u32)| Retention { step_s, slot_count };
+    SeriesSpec {
+        retentions: shape.iter().map(retention).collect(),
+        x_files_factor: 0.2,
+        aggregation: Aggregation::Sum,
+    }
+}
+
+/// Points of one update of one file: runs with gaps, and now and then one that is too old.
+fn points(file: usize, round: u32) -> Vec<Point> {
+    let number = u32::try_from(file).unwrap();
+    let at = |n: u32| NOW_S - 3_000 + round * 170 + number % 7 * 10 + n * 10 + n / 4 * 30;
+    let mut points: Vec<Point> = (0..3 + number % 20)
+        .map(|n| Point { timestamp_s: at(n), value: f64::from(number + n * round) })
+        .collect();
+    if file.is_multiple_of(11) {
+        points.insert(0, Point { timestamp_s: 1_000_000, value: 1.0 });
+    }
+    points
+}
+
+struct World {
+    directory: PathBuf,
+    writer: FileWriter,
+    way: Way,
+    known: Vec<Option<Known>>,
+}
+
+impl World {
+    fn new(way: Way) -> World {
+        let label = format!("carbyne-writer-{}-{way:?}", std::process::id());
+        let directory = std::env::temp_dir().join(label);
+        fs::create_dir_all(&directory).unwrap();
+        let options =
+            WriterOptions { layout: Layout::Reserved, flock: true, follow_symlinks: false };
+        let writer = FileWriter::new(&directory, options).unwrap();
+        World { directory, writer, way, known: vec![None; FILES] }
+    }
+
+    /// Writes one round to every file; returns what is said of each.
+    fn round(&mut self, round: u32, create: bool) -> Vec<String> {
+        let mut jobs: Vec<FlushJob> = (0..FILES)
+            .map(|file| {
+                let mut job = FlushJob::empty();
+                job.path = format!("{}\0", path_of(file)).into_bytes();
+                job.points = points(file, round);
+                job.known = self.known[file].take();
+                job.create = create.then(|| spec(&SHAPE));
+                job.now_s = NOW_S;
+                job
+            })
+            .collect();
+        self.writer.write_by(self.way, &mut jobs).unwrap();
+        for (job, known) in jobs.iter().zip(&mut self.known) {
+            *known = job.known.clone().filter(|_| matches!(job.outcome, Outcome::Written { .. }));
+        }
+        jobs.into_iter().map(|job| format!("{:?}", job.outcome)).collect()
+    }
+
+    fn at(&self, file: usize) -> PathBuf {
+        self.directory.join(path_of(file))
+    }
+
+    fn bytes(&self, file: usize) -> Vec<u8> {
+        fs::read(self.at(file)).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+fn path_of(file: usize) -> String {
+    format!("tree/{}/m{file}.wsp", file / 10)
+}
+
+fn written(checked: bool, created: bool, file: usize) -> String {
+    let too_old_count = u32::from(file.is_multiple_of(11));
+    format!("{:?}", Outcome::Written { checked, created, too_old_count })
+}
+
+/// A file with other archives than it had, whole and under the same name.
+fn replace(path: &Path, shape: &[(u32, u32)]) -> File {
+    let file = File::create(shape, 0.2, Aggregation::Max);
+    let beside = path.with_extension("new");
+    fs::write(&beside, &file.bytes).unwrap();
+    fs::rename(&beside, path).unwrap();
+    file
+}
+
+fn check(way: Way) {
+    let mut world = World::new(way);
+    let mut models: Vec<File> =
+        (0..FILES).map(|_| File::create(&SHAPE, 0.2, Aggregation::Sum)).collect();
+    let mut job = Update::new();
+    for round in 0..6 {
+        if round == 4 {
+            // Everything is forgotten, as after a restart.
+            world.known.fill(None);
+        }
+        let said = world.round(round, round == 0);
+        for (file, said) in said.iter().enumerate() {
+            assert_eq!(*said, written(round == 4, round == 0, file), "{way:?} {round} {file}");
+            models[file].update_many(&mut job, &points(file, round), NOW_S);
+            assert!(world.bytes(file) == models[file].bytes, "{way:?} {round} {file}");
+        }
+    }
+    fs::remove_file(world.at(3)).unwrap();
+    fs::write(world.at(4), b"no Whisper file").unwrap();
+    fs::remove_file(world.at(5)).unwrap();
+    fs::create_dir(world.at(5)).unwrap();
+    models[6] = replace(&world.at(6), &[(10, 100), (100, 50)]);
+    let holder = fs::File::open(world.at(7)).unwrap();
+    holder.try_lock().unwrap();
+    let said = world.round(6, false);
+    assert_eq!(said[3], "Missing", "{way:?}");
+    assert!(said[4].starts_with("SetAside"), "{way:?} {}", said[4]);
+    assert!(said[5].starts_with("Failed") && said[5].contains("is_own_fault: true"), "{}", said[5]);
+    assert_eq!(said[7], "Locked", "{way:?}");
+    for file in (0..FILES).filter(|file| ![3, 4, 5, 7].contains(file)) {
+        assert_eq!(said[file], written(file == 6, false, file), "{way:?} {file}");
+        models[file].update_many(&mut job, &points(file, 6), NOW_S);
+        assert!(world.bytes(file) == models[file].bytes, "{way:?} {file}");
+    }
+    assert!(world.bytes(7) == models[7].bytes, "a locked file is left alone");
+}
+
+#[test]
+fn plain_calls_leave_whispers_bytes() {
+    check(Way::Plain);
+}
+
+#[test]
+fn the_ring_leaves_whispers_bytes() {
+    check(Way::Ring);
+}
