@@ -28,8 +28,13 @@ pub const EXIT_CONFIG: u8 = 78;
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Run a node. `None` = with the embedded configuration.
-    Serve(Option<PathBuf>),
+    /// Run a node.
+    Serve {
+        /// Its configuration. `None` = the embedded one.
+        config: Option<PathBuf>,
+        /// Stop the node that runs on the same data directory and take its place.
+        takes_over: bool,
+    },
     /// Have a running node write everything out and stop. `None` = that of the embedded
     /// configuration.
     Drain(Option<PathBuf>),
@@ -136,9 +141,13 @@ go-carbon's -config, -check-config, -config-print-default and -version work too.
 ";
 
 const HELP_SERVE: &str = "\
-Usage: carbyne serve [-c FILE]
+Usage: carbyne serve [--take-over] [-c FILE]
 
 Runs a node until a signal ends it.
+
+--take-over               stops the node that runs on the same data directory and takes its place:
+                          what arrives meanwhile waits at this node's sockets, so that an upgrade
+                          refuses no connection. Open connections are closed as at any stop.
 
 SIGTERM, SIGINT, SIGUSR2  stop within two seconds; points that are not in their files stay in the
                           log and are there again at the next start
@@ -204,7 +213,7 @@ const GO_FLAGS: [&str; 10] = [
 ];
 
 /// Our long options.
-const LONG_OPTIONS: [&str; 7] = [
+const LONG_OPTIONS: [&str; 8] = [
     "--config",
     "--help",
     "--version",
@@ -212,6 +221,7 @@ const LONG_OPTIONS: [&str; 7] = [
     "--config-print-default",
     "--carbonlink",
     "--timeout",
+    "--take-over",
 ];
 
 /// Our command words.
@@ -227,6 +237,7 @@ struct Given {
     config: Option<PathBuf>,
     carbonlink: Option<String>,
     timeout: Option<Duration>,
+    takes_over: bool,
     check: bool,
     config_default: bool,
     version: bool,
@@ -270,7 +281,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         return Err(UsageError::new("--carbonlink and --timeout belong to `query`"));
     }
     match words.as_slice() {
-        [] | ["serve"] if !given.check => Ok(Command::Serve(given.config)),
+        [] | ["serve"] if !given.check => {
+            Ok(Command::Serve { config: given.config, takes_over: given.takes_over })
+        }
+        _ if given.takes_over => Err(UsageError::new("--take-over belongs to `serve`")),
         ["drain"] if !given.check => Ok(Command::Drain(given.config)),
         [] | ["serve" | "drain" | "check"] => match given.config {
             Some(path) => Ok(Command::Offline(Offline::Check(path))),
@@ -330,6 +344,7 @@ fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError
             Arg::Long("timeout") => {
                 given.timeout = Some(timeout(&parser.value().map_err(plain)?)?);
             }
+            Arg::Long("take-over") => given.takes_over = true,
             Arg::Short('h') | Arg::Long("help") => given.help = true,
             Arg::Short('V') => given.version = true,
             Arg::Long("version") => given.version = switch(&mut parser, "version")?,

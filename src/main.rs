@@ -16,14 +16,17 @@ fn main() -> ExitCode {
         Err(error) => return error.report(&mut err),
     };
     let path = match &command {
-        Command::Serve(path) | Command::Drain(path) => path.as_deref(),
+        Command::Serve { config: path, .. } | Command::Drain(path) => path.as_deref(),
         Command::Query(_) | Command::Offline(_) => None,
     };
     match cli::load(path) {
         Ok((config, _)) if matches!(command, Command::Drain(_)) => {
             node::drain(&config, &mut out, &mut err)
         }
-        Ok((config, notices)) => node::serve(&config, &notices),
+        Ok((config, notices)) => {
+            let takes_over = matches!(command, Command::Serve { takes_over: true, .. });
+            node::serve(&config, &notices, takes_over)
+        }
         Err(errors) => cli::report(&errors, &mut err).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }

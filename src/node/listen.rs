@@ -7,7 +7,8 @@ use socket2::Socket;
 
 use crate::config::{Config, Listener, listen_address};
 use crate::node::plan::Sizes;
-use crate::sys::socket::{bind_datagrams, bind_listeners};
+use crate::sys::port_group::{PortKind, give_to_all, give_to_youngest, members};
+use crate::sys::socket::{Sharing, bind_datagrams, bind_listeners};
 use crate::tasks::core::Speech;
 
 /// The bound sockets, dealt out to the cores.
@@ -24,8 +25,8 @@ pub(crate) struct CoreSockets {
     pub(crate) datagrams: Option<Socket>,
 }
 
-/// Binds everything that is enabled.
-pub(crate) fn bind(config: &Config, sizes: &Sizes) -> Result<Sockets, String> {
+/// Binds everything that is enabled, with `sharing` beside the node that has the ports now.
+pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<Sockets, String> {
     let count = sizes.shards();
     let mut sockets = Sockets {
         per_core: (0..count).map(|_| CoreSockets::default()).collect(),
@@ -41,31 +42,42 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes) -> Result<Sockets, String> {
             continue;
         }
         let bound = bind_one(section, &listener.listen, config.embedded, |address| {
-            bind_listeners(address, count, listener.backlog)
+            let old = others(address, PortKind::Listeners, sharing)?;
+            let bound = bind_listeners(address, count, listener.backlog, sharing)?;
+            prefer(&bound, old)?;
+            Ok(bound)
         })?;
         sockets.announce(label, &bound);
         for (core, socket) in sockets.per_core.iter_mut().zip(bound) {
             core.listeners.push((socket, speech));
         }
         if label == "line tcp" && config.udp.enabled {
-            bind_udp(config, count, &mut sockets)?;
+            bind_udp(config, count, sharing, &mut sockets)?;
         }
     }
     if config.udp.enabled && !config.tcp.enabled {
-        bind_udp(config, count, &mut sockets)?;
+        bind_udp(config, count, sharing, &mut sockets)?;
     }
     Ok(sockets)
 }
 
 /// Datagrams are taken on the port of lines over TCP where that had to be replaced.
-fn bind_udp(config: &Config, count: usize, sockets: &mut Sockets) -> Result<(), String> {
+fn bind_udp(
+    config: &Config,
+    count: usize,
+    sharing: Sharing,
+    sockets: &mut Sockets,
+) -> Result<(), String> {
     let replaced = sockets.announced.first().map(|(_, address)| address.to_string());
     let listen = match replaced {
         Some(address) if config.embedded => address,
         _ => config.udp.listen.clone(),
     };
     let bound = bind_one("udp", &listen, config.embedded, |address| {
-        bind_datagrams(address, count, config.udp.receive_buffer)
+        let old = others(address, PortKind::Datagrams, sharing)?;
+        let bound = bind_datagrams(address, count, config.udp.receive_buffer, sharing)?;
+        prefer(&bound, old)?;
+        Ok(bound)
     })?;
     sockets.announce("line udp", &bound);
     for (core, socket) in sockets.per_core.iter_mut().zip(bound) {
@@ -74,7 +86,37 @@ fn bind_udp(config: &Config, count: usize, sockets: &mut Sockets) -> Result<(), 
     Ok(())
 }
 
+/// Sockets of other processes at an address that is to be shared.
+fn others(address: SocketAddr, kind: PortKind, sharing: Sharing) -> io::Result<u32> {
+    match sharing {
+        Sharing::Refused => Ok(0),
+        Sharing::Wanted => members(address, kind),
+    }
+}
+
+/// Has what arrives from now on wait at these sockets, if others have the address too.
+fn prefer(bound: &[Socket], old: u32) -> io::Result<()> {
+    let new = u32::try_from(bound.len()).expect("the configuration limits the shards");
+    match bound.first() {
+        Some(first) if old > 0 => give_to_youngest(first, old, new),
+        _ => Ok(()),
+    }
+}
+
 impl Sockets {
+    /// Nobody else has the ports any more.
+    pub(crate) fn are_alone(&self) {
+        for core in self.per_core.iter().take(1) {
+            let listeners = core.listeners.iter().map(|(socket, _)| socket);
+            for socket in listeners.chain(&core.datagrams) {
+                // Without a program there is nothing to end: nobody had the port before.
+                if let Err(error) = give_to_all(socket) {
+                    log::debug!("detach program from port failed error={error}");
+                }
+            }
+        }
+    }
+
     fn announce(&mut self, label: &'static str, bound: &[Socket]) {
         let address = bound.first().and_then(|socket| socket.local_addr().ok()?.as_socket());
         if let Some(address) = address {

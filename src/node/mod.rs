@@ -8,6 +8,7 @@ mod log_directory;
 mod plan;
 mod rules;
 mod stop;
+mod take_over;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,11 +28,13 @@ use crate::sys::executor::{CoreHandle, start_core};
 use crate::sys::files::{DirectoryLock, lock_directory};
 use crate::sys::mesh;
 use crate::sys::preflight;
+use crate::sys::socket::Sharing;
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
 use log_directory::NodeLog;
 use plan::Sizes;
 use rules::RuleFiles;
+use take_over::Former;
 
 /// How often the schema files are looked at for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -62,8 +65,9 @@ struct Node {
     released_count: usize,
 }
 
-/// Runs a node until it is told to stop.
-pub fn serve(config: &Config, notices: &[Notice]) -> ExitCode {
+/// Runs a node until it is told to stop. With `takes_over`, from the node that runs on the same data
+/// directory, which is stopped.
+pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode {
     if let Err(error) = logging::start(&config.logging) {
         let _ = writeln!(std::io::stderr(), "carbyne: open the log file: {error}");
         return ExitCode::from(Fatal::Config.status());
@@ -72,7 +76,8 @@ pub fn serve(config: &Config, notices: &[Notice]) -> ExitCode {
         log::warn!("{notice}");
     }
     let open_files = preflight(config);
-    let lock = lock(config);
+    let former = if takes_over { Former::find(config) } else { None };
+    let early_lock = former.is_none().then(|| lock(config));
     let mut rule_files = RuleFiles::of(config);
     let rules = match rule_files.load() {
         Ok((rules, texts)) => {
@@ -86,8 +91,15 @@ pub fn serve(config: &Config, notices: &[Notice]) -> ExitCode {
     };
     let sizes = Sizes::of(config, &cpu::usable_cores(), cpu::memory_bytes(), open_files)
         .unwrap_or_else(|error| die(Fatal::Config, &error));
+    let sharing = if former.is_some() { Sharing::Wanted } else { Sharing::Refused };
+    let sockets =
+        listen::bind(config, &sizes, sharing).unwrap_or_else(|error| die(Fatal::Listen, &error));
+    if let Some(former) = former {
+        former.end(&config.whisper.data_dir);
+        sockets.are_alone();
+    }
+    let lock = early_lock.unwrap_or_else(|| lock(config));
     let mut log = NodeLog::open(config, &sizes);
-    let sockets = listen::bind(config, &sizes).unwrap_or_else(|error| die(Fatal::Listen, &error));
     let announced = sockets.announced.clone();
 
     let (sender, reports) = mpsc::channel();

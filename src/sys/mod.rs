@@ -15,6 +15,7 @@ pub mod local_time;
 pub mod log_files;
 pub mod mesh;
 pub mod preflight;
+pub mod port_group;
 pub mod process;
 pub mod ring;
 pub mod socket;

@@ -19,10 +19,24 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 2;
 
+/// Whether a port may be one that another process of this user has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// `SO_REUSEPORT` would split the traffic between two nodes silently.
+    Refused,
+    /// With the node that is taken over from.
+    Wanted,
+}
+
 /// Binds one TCP listener per core to the same address; port 0 becomes one free port for all.
-/// Fails with `AddrInUse` when any other socket, ours of another process too, has the port.
-pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<Socket>> {
-    let address = claim(address, Type::STREAM, Protocol::TCP)?;
+/// Unless it may be shared, fails with `AddrInUse` when any other socket has the port.
+pub fn bind_listeners(
+    address: SocketAddr,
+    count: usize,
+    backlog: u32,
+    sharing: Sharing,
+) -> io::Result<Vec<Socket>> {
+    let address = claim(address, Type::STREAM, Protocol::TCP, sharing)?;
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
@@ -39,8 +53,9 @@ pub fn bind_datagrams(
     address: SocketAddr,
     count: usize,
     buffer_bytes: usize,
+    sharing: Sharing,
 ) -> io::Result<Vec<Socket>> {
-    let address = claim(address, Type::DGRAM, Protocol::UDP)?;
+    let address = claim(address, Type::DGRAM, Protocol::UDP, sharing)?;
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
@@ -50,9 +65,16 @@ pub fn bind_datagrams(
     Ok(sockets)
 }
 
-/// Finds out whether the port is free for us alone, and which port a 0 becomes: `SO_REUSEPORT`
-/// would let two nodes of one user share a port and split the traffic silently.
-fn claim(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<SocketAddr> {
+/// Finds out whether the port is free for us alone, and which port a 0 becomes.
+fn claim(
+    address: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    sharing: Sharing,
+) -> io::Result<SocketAddr> {
+    if sharing == Sharing::Wanted && address.port() != 0 {
+        return Ok(address);
+    }
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
@@ -94,14 +116,16 @@ fn request_buffer(socket: &Socket, bytes: usize) {
 /// A listener on its core.
 pub struct Listener {
     inner: glommio::net::TcpListener,
+    descriptor: RawFd,
 }
 
 impl Listener {
     /// Gives a bound listener to the calling core.
     pub fn adopt(socket: Socket) -> Listener {
-        let fd = socket.into_raw_fd();
-        // SAFETY: `fd` is a listening socket that nothing else owns any more.
-        Listener { inner: unsafe { glommio::net::TcpListener::from_raw_fd(fd) } }
+        let descriptor = socket.into_raw_fd();
+        // SAFETY: it is a listening socket that nothing else owns any more.
+        let inner = unsafe { glommio::net::TcpListener::from_raw_fd(descriptor) };
+        Listener { inner, descriptor }
     }
 
     /// Waits for a connection.
@@ -110,15 +134,29 @@ impl Listener {
         let descriptor = stream.as_raw_fd();
         // SAFETY: the descriptor is open as long as `stream`, which outlives this borrow.
         let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        let socket = SockRef::from(&borrowed);
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_nodelay(true)?;
+        set_up(&SockRef::from(&borrowed))?;
         Ok(Stream { inner: stream })
     }
+
+    /// Accepts a connection that waits already, if there is one.
+    pub fn accept_waiting(&self) -> Option<Stream> {
+        // SAFETY: the descriptor is open as long as `self.inner`, which outlives this borrow.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.descriptor) };
+        let (socket, _) = SockRef::from(&borrowed).accept().ok()?;
+        // What cannot be set up has ended already, which its reader will see.
+        let _ = set_up(&SockRef::from(&socket)).and_then(|()| socket.set_nonblocking(true));
+        // SAFETY: nothing else owns the descriptor any more.
+        Some(Stream { inner: unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) } })
+    }
+}
+
+fn set_up(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_nodelay(true)
 }
 
 /// A connection, or a UDP socket, on its core.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -289,7 +290,7 @@ impl Core {
     }
 
     /// Counts a connection in for as long as the returned guard lives.
-    pub fn register<'a>(&'a self, stream: &Stream, speech: Speech) -> Registration<'a> {
+    pub fn register(self: &Rc<Self>, stream: &Stream, speech: Speech) -> Registration {
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket + 1);
         self.open.borrow_mut().insert(ticket, stream.descriptor());
@@ -298,7 +299,7 @@ impl Core {
         if self.stage.get() != Stage::Running {
             end_reading(stream.descriptor());
         }
-        Registration { core: self, ticket, speech }
+        Registration { core: Rc::clone(self), ticket, speech }
     }
 
     /// Whether one more connection that speaks this may be accepted.
@@ -347,13 +348,13 @@ impl Core {
 }
 
 /// A connection is counted and can be ended while this lives.
-pub struct Registration<'a> {
-    core: &'a Core,
+pub struct Registration {
+    core: Rc<Core>,
     ticket: u64,
     speech: Speech,
 }
 
-impl Drop for Registration<'_> {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.core.open.borrow_mut().remove(&self.ticket);
         let count = &self.core.connections[self.speech as usize];

@@ -12,19 +12,25 @@ use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
 /// meanwhile, and an accept loop without a pause takes a whole core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Starts accepting connections that speak `speech`.
-pub fn start(
-    core: &Rc<Core>,
-    listener: Listener,
-    speech: Speech,
-    options: ConnectionOptions,
-) -> Task<()> {
-    let core = Rc::clone(core);
+/// A listener, what its connections speak, and how they are treated.
+pub struct Door {
+    /// The listener.
+    pub listener: Listener,
+    /// What its connections speak.
+    pub speech: Speech,
+    /// How they are treated.
+    pub options: ConnectionOptions,
+}
+
+/// Starts accepting connections.
+pub fn start(core: &Rc<Core>, door: &Rc<Door>) -> Task<()> {
+    let (core, door) = (Rc::clone(core), Rc::clone(door));
     spawn(async move {
+        let Door { listener, speech, options } = &*door;
         while core.stage.get() == Stage::Running {
-            core.changed.until(|| core.may_accept(speech, options)).await;
+            core.changed.until(|| core.may_accept(*speech, *options)).await;
             match listener.accept().await {
-                Ok(stream) => serve(&core, stream, speech, options),
+                Ok(stream) => serve(&core, stream, *speech, *options),
                 Err(error) => {
                     core.shard.borrow_mut().counters.accept_errors += 1;
                     log::debug!("accept failed speech={speech:?} error={error}");
@@ -35,10 +41,18 @@ pub fn start(
     })
 }
 
+/// Accepts what waits, for the last time: it would be reset with what it has sent.
+pub fn take_rest(core: &Rc<Core>, door: &Door) {
+    while let Some(stream) = door.listener.accept_waiting() {
+        serve(core, stream, door.speech, door.options);
+    }
+}
+
 fn serve(core: &Rc<Core>, stream: Stream, speech: Speech, options: ConnectionOptions) {
     let core = Rc::clone(core);
+    // Before its first turn: the stop waits for all that are registered.
+    let registration = core.register(&stream, speech);
     let connection = async move {
-        let registration = core.register(&stream, speech);
         match speech {
             Speech::Lines => receive_tcp::receive(&core, stream, options).await,
             Speech::Pickles => receive_pickle::receive(&core, stream, options).await,

@@ -22,6 +22,7 @@ use crate::sys::socket::{Listener, Stream};
 use crate::tasks::commit::{LogKeeper, LogPlan};
 use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
 use crate::tasks::flush::Writer;
+use crate::tasks::listen::Door;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::writer::WriterOptions;
 use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, writer};
@@ -92,18 +93,19 @@ pub async fn run(plan: CorePlan) {
     let datagrams =
         plan.datagrams.map(|socket| Rc::new(RefCell::new(Stream::adopt_datagrams(socket))));
     let receiving = datagrams.as_ref().map(|socket| receive_udp::start(&core, Rc::clone(socket)));
-    let accepting: Vec<Task<()>> = plan
-        .listeners
-        .into_iter()
-        .map(|(socket, speech, options)| {
-            listen::start(&core, Listener::adopt(socket), speech, options)
-        })
-        .collect();
+    let door = |(socket, speech, options)| {
+        Rc::new(Door { listener: Listener::adopt(socket), speech, options })
+    };
+    let doors: Vec<Rc<Door>> = plan.listeners.into_iter().map(door).collect();
+    let accepting: Vec<Task<()>> = doors.iter().map(|door| listen::start(&core, door)).collect();
     core.report(Report::Ready);
 
     core.changed.until(|| core.stage.get() != Stage::Running).await;
     for task in accepting.into_iter().chain(reporting).chain(receiving) {
         task.cancel().await;
+    }
+    for door in doors {
+        listen::take_rest(&core, &door);
     }
     if let Some(socket) = &datagrams {
         receive_udp::take_rest(&core, &socket.borrow());

@@ -71,6 +71,22 @@ impl NodeProcess {
         anew.directory = PathBuf::new();
     }
 
+    /// Has a new process take over from this one; returns the exit code of the old one.
+    pub(crate) fn take_over(&mut self) -> Option<i32> {
+        let mut config =
+            std::fs::read_to_string(self.directory.join("node.toml")).expect("read configuration");
+        for address in [self.line, self.udp, self.pickle, self.carbonlink] {
+            config = config.replacen("127.0.0.1:0", &address.to_string(), 1);
+        }
+        let path = self.directory.join("successor.toml");
+        std::fs::write(&path, config).expect("write configuration");
+        let child = spawn(&self.directory, &["serve", "--take-over", "-c"], &path);
+        let mut anew = listening(child, self.directory.clone());
+        std::mem::swap(self, &mut anew);
+        anew.directory = PathBuf::new();
+        anew.child.wait().expect("wait for the old node").code()
+    }
+
     /// Starts the node again and does not wait; for a start that is to fail, or to be cut short.
     pub(crate) fn launch(&mut self, options: &NodeOptions<'_>, wal: &str) {
         let _ = self.child.kill();
@@ -148,10 +164,14 @@ fn launch(directory: &Path, options: &NodeOptions<'_>, wal: &str) -> Child {
     std::fs::write(directory.join("schemas.conf"), options.schemas).expect("write schemas");
     let config = directory.join("node.toml");
     std::fs::write(&config, config_text(directory, options, wal)).expect("write configuration");
+    spawn(directory, &["serve", "-c"], &config)
+}
+
+fn spawn(directory: &Path, arguments: &[&str], config: &Path) -> Child {
     let log = std::fs::File::options().append(true).open(directory.join("log"));
     Command::new(env!("CARGO_BIN_EXE_carbyne"))
-        .args(["serve", "-c"])
-        .arg(&config)
+        .args(arguments)
+        .arg(config)
         .stdout(Stdio::piped())
         .stderr(log.expect("open the log"))
         .spawn()
