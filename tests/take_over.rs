@@ -80,6 +80,9 @@ fn nothing_is_refused_or_lost_while_one_node_takes_over_from_another() {
         found.sort_unstable_by_key(|(time, _)| *time);
         let expected: Vec<(u32, f64)> = (0..count).map(|n| (first_s + n, f64::from(n))).collect();
         assert!(count > 20, "{metric}: only {count} were sent");
+        let missing = (0..count).filter(|n| !found.iter().any(|(time, _)| *time == first_s + n));
+        let missing: Vec<u32> = missing.collect();
+        assert!(missing.is_empty(), "{metric}: {} of {count} are missing: {missing:?}", missing.len());
         assert_eq!(found, expected, "{metric}");
     };
     for (sender, &count) in counts.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
@@ -10,6 +11,10 @@ use crate::node::plan::Sizes;
 use crate::sys::port_group::{PortKind, give_to_all, give_to_youngest, members};
 use crate::sys::socket::{Sharing, bind_datagrams, bind_listeners};
 use crate::tasks::core::Speech;
+
+/// The sockets of a process that has ended may stay for so long, and the time between two looks.
+const ALONE_TIME: Duration = Duration::from_secs(5);
+const ALONE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The bound sockets, dealt out to the cores.
 pub(crate) struct Sockets {
@@ -104,17 +109,34 @@ fn prefer(bound: &[Socket], old: u32) -> io::Result<()> {
 }
 
 impl Sockets {
-    /// Nobody else has the ports any more.
-    pub(crate) fn are_alone(&self) {
-        for core in self.per_core.iter().take(1) {
-            let listeners = core.listeners.iter().map(|(socket, _)| socket);
-            for socket in listeners.chain(&core.datagrams) {
-                // Without a program there is nothing to end: nobody had the port before.
-                if let Err(error) = give_to_all(socket) {
-                    log::debug!("detach program from port failed error={error}");
-                }
+    /// Waits until nobody else has the ports any more, and has each socket get its share again. The
+    /// kernel closes the sockets of a process some time after its end, when its rings are gone.
+    pub(crate) fn be_alone(&self) {
+        let Some(first) = self.per_core.first() else { return };
+        let listeners = first.listeners.iter().map(|(socket, _)| (socket, PortKind::Listeners));
+        let datagrams = first.datagrams.iter().map(|socket| (socket, PortKind::Datagrams));
+        for (socket, kind) in listeners.chain(datagrams) {
+            if let Err(error) = self.wait_until_alone(socket, kind) {
+                log::warn!("look at the sockets of a port failed error={error}");
+            }
+            // Without a program there is nothing to end: nobody had the port before.
+            if let Err(error) = give_to_all(socket) {
+                log::debug!("detach program from port failed error={error}");
             }
         }
+    }
+
+    fn wait_until_alone(&self, socket: &Socket, kind: PortKind) -> io::Result<()> {
+        let Some(address) = socket.local_addr()?.as_socket() else { return Ok(()) };
+        let deadline = Instant::now() + ALONE_TIME;
+        while members(address, kind)? as usize > self.per_core.len() {
+            if Instant::now() >= deadline {
+                log::warn!("another process listens here too address={address}");
+                break;
+            }
+            std::thread::sleep(ALONE_PAUSE);
+        }
+        Ok(())
     }
 
     fn announce(&mut self, label: &'static str, bound: &[Socket]) {

@@ -96,7 +96,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
         listen::bind(config, &sizes, sharing).unwrap_or_else(|error| die(Fatal::Listen, &error));
     if let Some(former) = former {
         former.end(&config.whisper.data_dir);
-        sockets.are_alone();
+        sockets.be_alone();
     }
     let lock = early_lock.unwrap_or_else(|| lock(config));
     let mut log = NodeLog::open(config, &sizes);

@@ -6,6 +6,7 @@
 //! Sockets are numbered in the order in which they joined: `reuseport_select_sock` in Linux'
 //! net/core/sock_reuseport.c; programs are classic BPF, see Linux' networking/filter.rst.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -14,6 +15,9 @@ use socket2::Socket;
 
 /// State of a listener in /proc/net/tcp.
 const LISTENS: &str = "0A";
+
+/// How often the kernel's table is read.
+const LOOKS: usize = 5;
 
 /// What a group is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +36,25 @@ pub fn members(address: SocketAddr, kind: PortKind) -> io::Result<u32> {
         (PortKind::Datagrams, true) => "/proc/net/udp",
         (PortKind::Datagrams, false) => "/proc/net/udp6",
     };
-    Ok(count_members(&std::fs::read_to_string(table)?, address, kind))
+    // Other sockets that come and go between two reads of the table shift it: a line may be passed
+    // over or come twice.
+    let mut found = BTreeSet::new();
+    for _ in 0..LOOKS {
+        found.extend(inodes(&std::fs::read_to_string(table)?, address, kind));
+    }
+    Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
 }
 
-fn count_members(table: &str, address: SocketAddr, kind: PortKind) -> u32 {
+/// The inodes of the sockets that have the address.
+fn inodes(table: &str, address: SocketAddr, kind: PortKind) -> BTreeSet<String> {
     let wanted = in_table(address);
-    let is_member = |line: &&str| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (local, state) = (fields.next(), fields.nth(1));
-        local == Some(&wanted) && (kind == PortKind::Datagrams || state == Some(LISTENS))
+    let inode_of_member = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let is_ready = kind == PortKind::Datagrams || *state == LISTENS;
+        (*local == wanted && is_ready).then(|| (*inode).to_owned())
     };
-    let count = table.lines().skip(1).filter(is_member).count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+    table.lines().skip(1).filter_map(inode_of_member).collect()
 }
 
 /// An address as the kernel's tables print it: each 32 bits of it as one number.
@@ -108,13 +119,17 @@ mod tests {
 
     #[test]
     fn addresses_as_the_kernel_prints_them() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n   \
-                     0: 0100007F:07D3 00000000:0000 0A 00000000:00000000\n   \
-                     1: 0100007F:07D3 00000000:0000 0A 00000000:00000000\n   \
-                     2: 0100007F:07D3 0100007F:D431 01 00000000:00000000\n   \
-                     3: 00000000:07D3 00000000:0000 0A 00000000:00000000\n";
+        let rest = "00000000:00000000 00:00000000 00000000     0        0";
+        let table = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n   \
+             0: 0100007F:07D3 00000000:0000 0A {rest} 811\n   \
+             1: 0100007F:07D3 00000000:0000 0A {rest} 812\n   \
+             1: 0100007F:07D3 00000000:0000 0A {rest} 812\n   \
+             2: 0100007F:07D3 0100007F:D431 01 {rest} 813\n   \
+             3: 00000000:07D3 00000000:0000 0A {rest} 814\n"
+        );
         let address = |text: &str| text.parse().expect("an address");
-        let of = |text| count_members(table, address(text), PortKind::Listeners);
+        let of = |text| inodes(&table, address(text), PortKind::Listeners).len();
         assert_eq!((of("127.0.0.1:2003"), of("0.0.0.0:2003"), of("127.0.0.1:2004")), (2, 1, 0));
         let local = SocketAddr::from((Ipv6Addr::LOCALHOST, 80));
         assert_eq!(in_table(local), "00000000000000000000000001000000:0050");
