@@ -11,16 +11,19 @@
 //!
 //! # A datapoint's way
 //! ```text
-//! socket --> tasks/receive_* --> wire/line|pickle --> shard/ingest --+--> cache
+//! socket --> tasks/receive_* --> wire/line|pickle --> shard/ingest --+--> wal, then cache
 //!                                                                    |
 //!               outbox per other core --> tasks/exchange ==SPSC==> owner's shard/ingest
 //! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> tasks/writer (a thread, own ring)
 //!       <-- shard/flush: confirm  <-- tasks/flush <==SPSC==   whisper/update + sys/ring
+//! wal --> tasks/commit ==SPSC==> tasks/log_writer (a thread, own ring), every 50 ms
+//! old segments <-- tasks/checkpoint (syncs the files) <-- their points are confirmed
 //! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
 //! ```
 //! Bytes are parsed where they arrive, the name is made canonical and hashed once, and the point
 //! goes to the core that owns the name: into its cache at once, or into the batch for it. From
-//! then on it is readable; it stays readable from memory until its write is confirmed.
+//! then on it is readable; it stays readable from memory until its write is confirmed, and in the
+//! log until its file is on stable storage.
 //!
 //! # Code map, in reading order
 //! | module | owns |
@@ -60,7 +63,10 @@
 //! 9. Files are whisper's, byte for byte; stopping Carbyne and starting carbon-cache or go-carbon
 //!    on the same tree works.
 //! 10. Every point that is dropped is counted under a reason: received = refused + accepted, and
-//!     accepted = replaced + stored + waiting + dropped.
+//!     accepted + recovered = replaced + stored + waiting + dropped.
+//! 11. A segment of the log goes only when each of its points is confirmed in its file or logged
+//!     again, and a sync of the files has begun after that and succeeded, and a later segment
+//!     says so. A failed sync ends the process: the next one replays.
 
 pub mod limits;
 pub mod metric;
