@@ -13,7 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metric", &["limits"]),
     ("wire", &["limits", "metric"]),
     ("schema", &["limits", "metric"]),
-    ("cache", &["limits", "metric"]),
+    // Of sys only the hint that memory will be read, which needs unsafe and decides nothing.
+    ("cache", &["limits", "metric", "sys"]),
     ("whisper", &["limits", "metric"]),
     ("stats", &["limits"]),
     ("shard", &["limits", "metric", "schema", "cache", "whisper", "stats"]),

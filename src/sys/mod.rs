@@ -13,6 +13,7 @@ pub mod executor;
 pub mod files;
 pub mod local_time;
 pub mod mesh;
+pub mod prefetch;
 pub mod preflight;
 pub mod ring;
 pub mod socket;
