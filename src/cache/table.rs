@@ -178,11 +178,11 @@ mod tests {
 
     /// All entries are found, and nothing else, after any inserts and removals. `mask` makes
     /// hashes collide: in their part, in their place, wholly.
-    fn check(mask: u64, seed: u64) {
+    fn check(mask: u64, seed: u64, count: u32) {
         let mut state = seed;
         let mut table = Table::new();
         let mut model: HashMap<u32, u64> = HashMap::new();
-        for id in 0..4_000 {
+        for id in 0..count {
             let hash = noise(&mut state) & mask;
             table.insert(hash, id);
             model.insert(id, hash);
@@ -193,7 +193,7 @@ mod tests {
                 assert!(hash.is_none_or(|hash| !table.remove(hash, victim)));
             }
         }
-        for id in 0..4_000 {
+        for id in 0..count {
             let hash = model.get(&id).copied();
             assert_eq!(table.find(hash.unwrap_or(0), |found| found == id), hash.map(|_| id));
         }
@@ -205,10 +205,10 @@ mod tests {
     #[test]
     fn entries_are_found_until_they_are_removed() {
         for seed in 0..4 {
-            check(u64::MAX, seed);
-            check(0x0003_0000_ffff_0000, seed);
-            check(0x0000_0000_0007_0000, seed);
-            check(0x0000_8000_0000_0000, seed);
+            check(u64::MAX, seed, 20_000);
+            check(0x0003_0000_ffff_0000, seed, 4_000);
+            check(0x0000_0000_0007_0000, seed, 300);
+            check(0x0000_8000_0000_0000, seed, 300);
         }
     }
 
