@@ -96,4 +96,8 @@ library_benchmark_group!(
     ]
 );
 
-gungraun::main!(library_benchmark_groups = hot);
+// tests/instructions.py pins the C library's choice of functions with it.
+gungraun::main!(
+    config = LibraryBenchmarkConfig::default().pass_through_env("GLIBC_TUNABLES"),
+    library_benchmark_groups = hot
+);

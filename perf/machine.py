@@ -85,9 +85,15 @@ def udp_drops(port):
     return drops
 
 
-def before_start(cpus, cgroup):
+# The weakest claim to a processor.
+NICE_MAX = 19
+
+
+def before_start(cpus, cgroup, yields=False):
     def prepare():
         os.sched_setaffinity(0, cpus)
+        if yields:
+            os.setpriority(os.PRIO_PROCESS, 0, NICE_MAX)
         if cgroup:
             cgroup.join()
     return prepare
@@ -200,10 +206,11 @@ class Node:
         return value
 
 
-def loadgen(target, *options, cpus=None, background=False):
-    """Sends, and returns the summary; in the background, the process."""
+def loadgen(target, *options, cpus=None, background=False, yields=False):
+    """Sends, and returns the summary; in the background, the process. With `yields` it has only
+    the processor time that nobody else wants."""
     command = [NODE, "loadgen", "--json", "--carbon", target, *map(str, options)]
-    prepare = before_start(cpus or cores(), None)
+    prepare = before_start(cpus or cores(), None, yields)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=prepare)
     return process if background else summary(process)
 

@@ -268,7 +268,7 @@ def queries(setup):
         node.wait_for("accounting.stored", setup.metrics, 600)
         node.settle()
         sender = loadgen(node.ports["line tcp"], *setup.stream(4, 1_000_000, setup.start_s),
-                         "--window", 3600, "--duration", 8, background=True)
+                         "--window", 3600, "--duration", 8, background=True, yields=True)
         time.sleep(1)
         answers = probe(node.ports["carbonlink"], 1000, 6, some_names(setup))
         sent = summary(sender)
@@ -281,7 +281,8 @@ def queries(setup):
         Row("answers", "/s", [answers["answers"] / 6], digits=0,
             note=f"{answers['unasked']} questions could not be asked in time"),
         Row("received meanwhile", "M points/s", [sent["points_per_s"] / 1e6], digits=2,
-            note="the node, its writers, the sender and the questions share two cores")]
+            note="the node, its writers and the questions share two cores; the sender has what "
+                 "they leave")]
 
 
 def memory(setup):

@@ -13,8 +13,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metric", &["limits"]),
     ("wire", &["limits", "metric"]),
     ("schema", &["limits", "metric"]),
-    ("cache", &["limits", "metric"]),
     ("wal", &["limits", "metric"]),
+    // Of sys only the hint that memory will be read, which needs unsafe and decides nothing.
+    ("cache", &["limits", "metric", "sys"]),
     ("whisper", &["limits", "metric"]),
     ("stats", &["limits"]),
     ("shard", &["limits", "metric", "schema", "cache", "wal", "whisper", "stats"]),

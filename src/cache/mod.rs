@@ -16,14 +16,15 @@ mod code;
 mod order;
 mod points;
 mod slab;
-
-use hashbrown::HashTable;
+mod table;
 
 use crate::metric::mark::Mark;
 use crate::metric::point::Point;
+use crate::sys::prefetch::prefetch;
 pub use order::{FlushOrder, NextFlush, WriteStrategy};
 use points::{Chain, FrozenChain, Points, sort_last_wins};
 use slab::Slab;
+use table::Table;
 
 /// A metric's entry in the cache of its shard. Stable until the entry is forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -36,17 +37,13 @@ impl MetricId {
     }
 }
 
-/// Sub-tables of the name table. Growing one moves only its share of the entries, so that no
-/// insert stalls the core for the whole table: at a million metrics it hashes 4,000 names anew.
-const TABLES: usize = 256;
-
-/// Names that [`Cache::find_many`] looks for together. Each step touches memory that is in no
-/// cache; done for all names before the next step, the accesses overlap. More than 32 gain nothing.
+/// Names that [`Cache::find_many`] looks for together. Each step needs memory that is in no cache
+/// and has it fetched for all names before the next step. More than 32 gain nothing.
 pub const FIND_TOGETHER: usize = 32;
 
 /// Memory charged for a metric beside its name: its entry, its place in the name table at the
 /// table's usual load, the allocator's header and the shard's knowledge of its file.
-const ENTRY_BYTES: usize = size_of::<Entry>() + 2 * size_of::<TableSlot>() + 16 + 32;
+const ENTRY_BYTES: usize = size_of::<Entry>() + table::NAME_BYTES + 16 + 32;
 
 #[derive(Debug)]
 #[repr(align(64))]
@@ -79,13 +76,6 @@ impl Default for Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry is one cache line");
 
-#[derive(Debug, Clone, Copy)]
-struct TableSlot {
-    /// Other bits of the hash than those that choose the sub-table and the place in it.
-    check: u32,
-    id: u32,
-}
-
 /// What [`Cache::take`] did beside its main work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
@@ -109,7 +99,7 @@ pub struct Kept {
 /// Points by metric.
 pub struct Cache {
     entries: Slab<Entry>,
-    tables: Vec<HashTable<TableSlot>>,
+    table: Table,
     points: Points,
     hasher: ahash::RandomState,
     names_bytes: usize,
@@ -129,7 +119,7 @@ impl Cache {
     pub fn new() -> Cache {
         Cache {
             entries: Slab::new(),
-            tables: (0..TABLES).map(|_| HashTable::new()).collect(),
+            table: Table::new(),
             points: Points::new(),
             hasher: ahash::RandomState::new(),
             names_bytes: 0,
@@ -146,25 +136,33 @@ impl Cache {
         found: &mut [Option<MetricId>; FIND_TOGETHER],
     ) {
         let mut hashes = [0; FIND_TOGETHER];
+        let mut count = 0;
         for (hash, name) in hashes.iter_mut().zip(names.clone()) {
             *hash = self.hasher.hash_one(name);
+            prefetch(self.table.first(*hash));
+            count += 1;
         }
-        let mut candidates = [NO_ENTRY; FIND_TOGETHER];
-        for ((candidate, &hash), _) in candidates.iter_mut().zip(&hashes).zip(names.clone()) {
-            let check = check_of(hash);
-            if let Some(slot) = self.tables[table_of(hash)].find(hash, |slot| slot.check == check) {
-                *candidate = slot.id;
+        let mut candidates = [None; FIND_TOGETHER];
+        for (candidate, &hash) in candidates.iter_mut().zip(&hashes[..count]) {
+            *candidate = self.table.find(hash, |_| true);
+            if let Some(id) = *candidate {
+                prefetch(self.entries.get(id));
+            }
+        }
+        for &id in candidates[..count].iter().flatten() {
+            let entry = self.entries.get(id);
+            self.points.prefetch(&entry.waiting);
+            if let Some(start) = entry.name.first() {
+                prefetch(start);
             }
         }
         for (((found, &candidate), name), &hash) in
             found.iter_mut().zip(&candidates).zip(names).zip(&hashes)
         {
-            *found = if candidate == NO_ENTRY {
-                None
-            } else if *self.entries.get(candidate).name == *name {
-                Some(MetricId(candidate))
-            } else {
-                self.find(hash, name).map(MetricId)
+            *found = match candidate {
+                Some(id) if is_same(&self.entries.get(id).name, name) => Some(MetricId(id)),
+                Some(_) => self.find(hash, name).map(MetricId),
+                None => None,
             };
         }
     }
@@ -349,8 +347,8 @@ impl Cache {
         );
         let (mark, name) = (entry.mark, std::mem::take(&mut entry.name));
         let hash = self.hasher.hash_one(&*name);
-        let removed = self.tables[table_of(hash)].find_entry(hash, |slot| slot.id == metric.0);
-        removed.expect("an entry with a name is in the name table").remove();
+        let was_there = self.table.remove(hash, metric.0);
+        assert!(was_there, "an entry with a name is in the name table");
         self.names_bytes -= name.len();
         self.entries.give(metric.0);
         Some((mark, name))
@@ -398,10 +396,7 @@ impl Cache {
     }
 
     fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
-        let check = check_of(hash);
-        self.tables[table_of(hash)]
-            .find(hash, |slot| slot.check == check && *self.entries.get(slot.id).name == *name)
-            .map(|slot| slot.id)
+        self.table.find(hash, |id| is_same(&self.entries.get(id).name, name))
     }
 
     fn add(&mut self, hash: u64, name: &[u8]) -> u32 {
@@ -409,10 +404,7 @@ impl Cache {
         let id = self.entries.take();
         *self.entries.get_mut(id) = Entry { name: name.into(), ..Entry::default() };
         self.names_bytes += name.len();
-        let Cache { tables, entries, hasher, .. } = self;
-        let slot = TableSlot { check: check_of(hash), id };
-        tables[table_of(hash)]
-            .insert_unique(hash, slot, |slot| hasher.hash_one(&*entries.get(slot.id).name));
+        self.table.insert(hash, id);
         id
     }
 }
@@ -422,18 +414,20 @@ fn held(hold: u32) -> Option<u32> {
     (hold != NO_HOLD).then_some(hold)
 }
 
-/// No entry; entries are slots of a slab, which never has this number.
-const NO_ENTRY: u32 = slab::NONE;
-
-/// The sub-table of a hash: bits that hashbrown's own probing uses least.
-fn table_of(hash: u64) -> usize {
-    (hash >> 48) as usize % TABLES
-}
-
-/// The bits of a hash that a slot keeps.
-#[expect(clippy::cast_possible_truncation, reason = "32 bits are what is kept")]
-fn check_of(hash: u64) -> u32 {
-    (hash >> 16) as u32
+/// Whether two names are equal, without a call: names are short.
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    const WORD: usize = 16;
+    if name.len() != other.len() {
+        return false;
+    }
+    match (name.last_chunk::<WORD>(), other.last_chunk::<WORD>()) {
+        (Some(last), Some(other_last)) => {
+            let (words, _) = name.as_chunks::<WORD>();
+            let (other_words, _) = other.as_chunks::<WORD>();
+            words.iter().zip(other_words).all(|(word, other)| word == other) && last == other_last
+        }
+        _ => name == other,
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use crate::cache::code::{Decoder, RECORD_BYTES_MAX, Record, TimeCode, encode};
 use crate::cache::slab::{NONE, Slab, SlotId};
 use crate::metric::point::Point;
+use crate::sys::prefetch::prefetch;
 
 const RECORDS_BYTES: usize = 59;
 const _: () = assert!(RECORDS_BYTES >= RECORD_BYTES_MAX, "a block holds any record");
@@ -136,6 +137,14 @@ impl Points {
         chain.newest_s = chain.newest_s.max(point.timestamp_s);
         self.append_absolute(chain, point);
         if chain.count >= chain.sort_at { self.sort_in_place(chain) } else { 0 }
+    }
+
+    /// Has the block fetched that the chain's next point goes to.
+    #[inline]
+    pub(crate) fn prefetch(&self, chain: &Chain) {
+        if chain.count > 0 {
+            prefetch(self.blocks.get(chain.tail));
+        }
     }
 
     /// Appends the chain's points to `out` in order of arrival.

@@ -16,7 +16,7 @@ pub(crate) const NONE: SlotId = u32::MAX;
 /// A growing table of `T`, addressed by [`SlotId`].
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    chunks: Vec<Vec<T>>,
+    chunks: Vec<Box<[T; CHUNK_SLOTS]>>,
     free: Vec<SlotId>,
     len: u32,
 }
@@ -37,6 +37,9 @@ impl<T: Default> Slab<T> {
         if id as usize >> CHUNK_BITS == self.chunks.len() {
             let mut chunk = Vec::with_capacity(CHUNK_SLOTS);
             chunk.resize_with(CHUNK_SLOTS, T::default);
+            let Ok(chunk) = chunk.into_boxed_slice().try_into() else {
+                unreachable!("the chunk was just made with so many slots");
+            };
             self.chunks.push(chunk);
         }
         self.len += 1;
@@ -60,11 +63,13 @@ impl<T: Default> Slab<T> {
     }
 
     /// The slot's content.
+    #[inline]
     pub(crate) fn get(&self, id: SlotId) -> &T {
         &self.chunks[id as usize >> CHUNK_BITS][id as usize & (CHUNK_SLOTS - 1)]
     }
 
     /// The slot's content, to change.
+    #[inline]
     pub(crate) fn get_mut(&mut self, id: SlotId) -> &mut T {
         &mut self.chunks[id as usize >> CHUNK_BITS][id as usize & (CHUNK_SLOTS - 1)]
     }

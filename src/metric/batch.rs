@@ -42,9 +42,13 @@ pub enum Content {
 /// Appends one record.
 pub fn push(batch: &mut Vec<u8>, name: &[u8], point: Point) {
     let name_bytes = u16::try_from(name.len()).expect("a canonical name is at most 4,000 bytes");
-    batch.extend_from_slice(&point.timestamp_s.to_ne_bytes());
-    batch.extend_from_slice(&name_bytes.to_ne_bytes());
-    batch.extend_from_slice(&point.value.to_bits().to_ne_bytes());
+    // In one piece: each call that extends a vector looks at its capacity again.
+    let mut head = [0; HEAD_BYTES];
+    head[..4].copy_from_slice(&point.timestamp_s.to_ne_bytes());
+    head[4..6].copy_from_slice(&name_bytes.to_ne_bytes());
+    head[6..].copy_from_slice(&point.value.to_bits().to_ne_bytes());
+    batch.reserve(HEAD_BYTES + name.len());
+    batch.extend_from_slice(&head);
     batch.extend_from_slice(name);
 }
 

@@ -118,7 +118,7 @@ impl<'a> Intake<'_, 'a> {
             Ok(name) if self.shard.owner_of(name) == helper => {
                 self.shard.outbox.push(helper, name, point);
             }
-            Ok(name) => self.shard.outbox.lending().hold(name, point),
+            Ok(name) => self.shard.outbox.hold(name, point),
             Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
         }
         self.shard.name_scratch = scratch;
@@ -159,7 +159,7 @@ impl Shard {
     /// Begins to take points of a receiver, in their order. Those taken are all in the shard when
     /// the intake is dropped.
     pub fn intake<'a>(&mut self, receiver: Receiver) -> Intake<'_, 'a> {
-        let course = self.outbox.lending().helper().map_or(Course::Owners, Course::Behind);
+        let course = self.outbox.helper().map_or(Course::Owners, Course::Behind);
         self.intake_on(receiver, course)
     }
 
@@ -275,10 +275,10 @@ impl Shard {
     /// The helper has taken the oldest lines it was lent, and all their points are here: takes the
     /// points that were held for it.
     pub fn lines_taken(&mut self) {
-        self.outbox.lending().confirm();
-        while let Some(points) = self.outbox.lending().release() {
+        self.outbox.confirm_lent();
+        while let Some((lane, points)) = self.outbox.release() {
             self.accept_batch(&points);
-            self.outbox.lending().give_back(points);
+            self.outbox.give_back(lane, points);
         }
     }
 

@@ -5,6 +5,9 @@
 //! behind lent lines must not overtake them: points of the helper follow the lines on the same
 //! link, and all others are held here until the helper has said that it has taken the lines. So
 //! for each metric the point received last comes last.
+//!
+//! Held points lie in buffers of the link to the helper and count as its buffers: the links' share
+//! of the memory budget covers them.
 
 use std::collections::VecDeque;
 
@@ -25,25 +28,12 @@ pub(crate) struct Lending {
     taken: u64,
     /// Held points, each batch with the number of lent batches to be taken before it.
     held: VecDeque<(u64, Vec<u8>)>,
-    free: Vec<Vec<u8>>,
-    /// Buffers that exist; none is kept beyond `buffers_max`.
-    buffers: usize,
-    buffers_max: usize,
     batch_bytes: usize,
 }
 
 impl Lending {
-    pub(crate) fn new(buffers_max: usize, batch_bytes: usize) -> Lending {
-        Lending {
-            helper: ShardId(0),
-            lent: 0,
-            taken: 0,
-            held: VecDeque::new(),
-            free: Vec::new(),
-            buffers: 0,
-            buffers_max,
-            batch_bytes,
-        }
+    pub(crate) fn new(batch_bytes: usize) -> Lending {
+        Lending { helper: ShardId(0), lent: 0, taken: 0, held: VecDeque::new(), batch_bytes }
     }
 
     /// The core that has lines of ours, if one has.
@@ -69,49 +59,34 @@ impl Lending {
         self.taken += 1;
     }
 
-    /// Holds a point until all lines lent so far have been taken.
-    pub(crate) fn hold(&mut self, name: &[u8], point: Point) {
+    /// Holds a point until all lines lent so far have been taken. `new_buffer` gives an empty
+    /// buffer of the helper's link.
+    pub(crate) fn hold(
+        &mut self,
+        name: &[u8],
+        point: Point,
+        new_buffer: impl FnOnce(ShardId) -> Vec<u8>,
+    ) {
         let has_room = self.held.back().is_some_and(|(after, bytes)| {
             *after == self.lent && bytes.len() + RECORD_BYTES_MAX <= self.batch_bytes
         });
         if !has_room {
-            let buffer = self.free.pop().unwrap_or_else(|| {
-                self.buffers += 1;
-                Vec::with_capacity(self.batch_bytes)
-            });
-            self.held.push_back((self.lent, buffer));
+            self.held.push_back((self.lent, new_buffer(self.helper)));
         }
         let (_, bytes) = self.held.back_mut().expect("there is one with room now");
         batch::push(bytes, name, point);
     }
 
-    /// A batch of points that need not be held any longer.
-    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
-        self.held.pop_front_if(|(after, _)| *after <= self.taken).map(|(_, bytes)| bytes)
+    /// A batch of points that need not be held any longer, and the helper whose link its buffer
+    /// goes back to.
+    pub(crate) fn release(&mut self) -> Option<(ShardId, Vec<u8>)> {
+        let (_, bytes) = self.held.pop_front_if(|(after, _)| *after <= self.taken)?;
+        Some((self.helper, bytes))
     }
 
-    /// Takes back the buffer of released points.
-    pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.buffers > self.buffers_max {
-            self.buffers -= 1;
-            return;
-        }
-        buffer.clear();
-        self.free.push(buffer);
-    }
-
-    /// Whether receivers must wait because too many points are held.
-    pub(crate) fn is_full(&self) -> bool {
-        self.held.len() >= self.buffers_max
-    }
-
-    /// Whether no lines are lent and no points held.
+    /// Whether no lines are lent.
     pub(crate) fn is_settled(&self) -> bool {
-        self.lent == self.taken && self.held.is_empty()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.buffers * self.batch_bytes
+        self.lent == self.taken
     }
 }
 
@@ -127,45 +102,34 @@ mod tests {
 
     #[test]
     fn points_wait_for_the_lines_lent_before_them() {
-        let mut lending = Lending::new(2, 2 * RECORD_BYTES_MAX);
-        let hold = |lending: &mut Lending, timestamp_s| {
-            lending.hold(b"a", Point { timestamp_s, value: 0.0 });
+        let mut lending = Lending::new(2 * RECORD_BYTES_MAX);
+        let mut buffers = 0;
+        let mut hold = |lending: &mut Lending, timestamp_s| {
+            lending.hold(b"a", Point { timestamp_s, value: 0.0 }, |helper| {
+                assert_eq!(helper, HELPER);
+                buffers += 1;
+                Vec::new()
+            });
         };
         assert!(lending.is_settled() && lending.helper().is_none());
         lending.lend(HELPER);
         assert_eq!(lending.helper(), Some(HELPER));
         hold(&mut lending, 1);
         hold(&mut lending, 2);
-        assert!(lending.may_lend(HELPER) && !lending.may_lend(ShardId(2)) && !lending.is_full());
+        assert!(lending.may_lend(HELPER) && !lending.may_lend(ShardId(2)));
         lending.lend(HELPER);
         hold(&mut lending, 3);
-        assert!(!lending.may_lend(HELPER) && lending.is_full());
+        assert!(!lending.may_lend(HELPER));
         assert_eq!(lending.release(), None);
 
         lending.confirm();
-        let first = lending.release().expect("the first lines are taken");
+        let (_, first) = lending.release().expect("the first lines are taken");
         assert_eq!(timestamps(&first), [1, 2]);
         assert_eq!(lending.release(), None);
-        lending.give_back(first);
         lending.confirm();
-        let second = lending.release().expect("all lines are taken");
-        assert_eq!(timestamps(&second), [3]);
-        assert!(lending.is_settled() && !lending.is_full());
-        lending.give_back(second);
-        assert_eq!(lending.bytes(), 4 * RECORD_BYTES_MAX);
-    }
-
-    #[test]
-    fn buffers_beyond_the_bound_are_not_kept() {
-        let mut lending = Lending::new(1, RECORD_BYTES_MAX);
-        lending.lend(HELPER);
-        for timestamp_s in 0..3 {
-            lending.hold(&[b'x'; 4_000], Point { timestamp_s, value: 0.0 });
-        }
-        lending.confirm();
-        while let Some(buffer) = lending.release() {
-            lending.give_back(buffer);
-        }
-        assert_eq!(lending.bytes(), RECORD_BYTES_MAX);
+        let (helper, second) = lending.release().expect("all lines are taken");
+        assert_eq!((helper, timestamps(&second)), (HELPER, vec![3]));
+        assert!(lending.is_settled());
+        assert_eq!(buffers, 2);
     }
 }

@@ -51,12 +51,23 @@ struct Lane {
 impl Lane {
     /// The batch being filled.
     fn open(&mut self, batch_bytes: usize) -> &mut Vec<u8> {
-        self.open.get_or_insert_with(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.buffers += 1;
-                Vec::with_capacity(batch_bytes)
-            })
+        if self.open.is_none() {
+            self.open = Some(self.empty(batch_bytes));
+        }
+        self.open.as_mut().expect("just opened")
+    }
+
+    /// An empty buffer, a new one if none is free.
+    fn empty(&mut self, batch_bytes: usize) -> Vec<u8> {
+        self.free.pop().unwrap_or_else(|| {
+            self.buffers += 1;
+            Vec::with_capacity(batch_bytes)
         })
+    }
+
+    /// Buffers that are not free.
+    fn used(&self) -> usize {
+        self.buffers - self.free.len()
     }
 
     /// Has the open batch sent; nothing is open then.
@@ -72,8 +83,7 @@ impl Outbox {
     pub fn new(shard_count: u16, buffers_max: usize, batch_bytes: usize) -> Outbox {
         assert!(batch_bytes >= batch::RECORD_BYTES_MAX, "a batch holds at least one record");
         let lanes = (0..shard_count).map(|_| Lane::default()).collect();
-        let lending = Lending::new((buffers_max / 2).max(1), batch_bytes);
-        Outbox { lanes, lending, batch_bytes, buffers_max }
+        Outbox { lanes, lending: Lending::new(batch_bytes), batch_bytes, buffers_max }
     }
 
     /// Adds a point to the open batch of its owner.
@@ -91,13 +101,13 @@ impl Outbox {
     pub fn lend(&mut self, helper: ShardId, lines: &[u8]) -> Option<usize> {
         let end = lines_end(&lines[..lines.len().min(self.batch_bytes)])?;
         let lane = &mut self.lanes[helper.index()];
-        if lane.buffers - lane.free.len() >= self.buffers_max || !self.lending.may_lend(helper) {
+        if lane.used() >= self.buffers_max || !self.lending.may_lend(helper) {
             return None;
         }
         self.lending.lend(helper);
         lane.close();
-        lane.open(self.batch_bytes).extend_from_slice(&lines[..end]);
-        let bytes = lane.open.take().expect("just opened");
+        let mut bytes = lane.empty(self.batch_bytes);
+        bytes.extend_from_slice(&lines[..end]);
         lane.ready.push_back(Batch { content: Content::Lines, bytes });
         Some(end)
     }
@@ -105,14 +115,30 @@ impl Outbox {
     /// Says that lent lines have been taken, behind the last of their points.
     pub fn end_lent(&mut self, lender: ShardId, is_busy: bool) {
         let lane = &mut self.lanes[lender.index()];
-        lane.open(self.batch_bytes);
-        let bytes = lane.open.take().expect("just opened");
+        let bytes = lane.open.take().unwrap_or_else(|| lane.empty(self.batch_bytes));
         lane.ready.push_back(Batch { content: Content::LinesTaken { is_busy }, bytes });
     }
 
-    /// Lines lent to another shard, and the points that wait for them.
-    pub(super) fn lending(&mut self) -> &mut Lending {
-        &mut self.lending
+    /// The shard that has lines of ours, if one has.
+    pub(super) fn helper(&self) -> Option<ShardId> {
+        self.lending.helper()
+    }
+
+    /// Holds a point until all lines lent so far have been taken.
+    pub(super) fn hold(&mut self, name: &[u8], point: Point) {
+        let Outbox { lanes, lending, batch_bytes, .. } = self;
+        lending.hold(name, point, |helper| lanes[helper.index()].empty(*batch_bytes));
+    }
+
+    /// The helper has taken the oldest lines it had.
+    pub(super) fn confirm_lent(&mut self) {
+        self.lending.confirm();
+    }
+
+    /// A batch of points that need not be held any longer; its buffer is to be given back to this
+    /// lane.
+    pub(super) fn release(&mut self) -> Option<(ShardId, Vec<u8>)> {
+        self.lending.release()
     }
 
     /// A batch to send to this shard: a full one, or the open one if `also_open`.
@@ -129,7 +155,7 @@ impl Outbox {
         self.lanes[owner.index()].ready.push_front(batch);
     }
 
-    /// Takes back a buffer that the owner has emptied.
+    /// Takes back a buffer that the owner has emptied, or that held points.
     pub fn give_back(&mut self, owner: ShardId, mut buffer: Vec<u8>) {
         let lane = &mut self.lanes[owner.index()];
         if lane.buffers > self.buffers_max {
@@ -140,10 +166,9 @@ impl Outbox {
         lane.free.push(buffer);
     }
 
-    /// Whether some shard's lane has no buffer left, or too many points wait for lent lines.
+    /// Whether some shard's lane has no buffer left.
     pub fn is_full(&self) -> bool {
-        self.lending.is_full()
-            || self.lanes.iter().any(|lane| lane.buffers - lane.free.len() >= self.buffers_max)
+        self.lanes.iter().any(|lane| lane.used() >= self.buffers_max)
     }
 
     /// Whether some lane holds a full batch.
@@ -159,13 +184,13 @@ impl Outbox {
     /// Whether every point has been sent and every buffer has come back, so that its owner has
     /// accepted it, and no lines are lent.
     pub fn is_settled(&self) -> bool {
-        self.lending.is_settled() && self.lanes.iter().all(|lane| lane.buffers == lane.free.len())
+        self.lending.is_settled() && self.lanes.iter().all(|lane| lane.used() == 0)
     }
 
-    /// Memory of all buffers in bytes.
+    /// Memory of all buffers in bytes, those of held points included.
     pub fn bytes(&self) -> usize {
         let count: usize = self.lanes.iter().map(|lane| lane.buffers).sum();
-        count * self.batch_bytes + self.lending.bytes()
+        count * self.batch_bytes
     }
 }
 
@@ -243,6 +268,33 @@ mod tests {
         outbox.end_lent(to, true);
         let content = outbox.pop(to, false).map(|batch| batch.content);
         assert_eq!(content, Some(Content::LinesTaken { is_busy: true }));
+    }
+
+    #[test]
+    fn held_points_take_the_buffers_of_the_helpers_lane() {
+        let bytes = batch::RECORD_BYTES_MAX;
+        let mut outbox = Outbox::new(3, 2, bytes);
+        let helper = ShardId(2);
+        let name = [b'x'; 4_000];
+        assert_eq!(outbox.lend(helper, b"a 1 2\n"), Some(6));
+        assert!(!outbox.is_full());
+        for timestamp_s in 0..3 {
+            outbox.hold(&name, Point { timestamp_s, value: 0.0 });
+            assert!(outbox.is_full());
+        }
+        assert_eq!(outbox.lend(helper, b"a 1 2\n"), None);
+        assert_eq!(outbox.bytes(), 4 * bytes);
+        let lines = outbox.pop(helper, false).expect("lines");
+        outbox.give_back(helper, lines.bytes);
+        outbox.confirm_lent();
+        let mut released = 0;
+        while let Some((lane, buffer)) = outbox.release() {
+            assert_eq!(lane, helper);
+            outbox.give_back(lane, buffer);
+            released += 1;
+        }
+        assert!(released == 3 && outbox.is_settled() && !outbox.is_full());
+        assert_eq!(outbox.bytes(), 2 * bytes);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod files;
 pub mod local_time;
 pub mod log_files;
 pub mod mesh;
+pub mod prefetch;
 pub mod preflight;
 pub mod port_group;
 pub mod process;

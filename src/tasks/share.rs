@@ -6,8 +6,8 @@
 //! helper gets done meanwhile, in pieces of one batch, and takes the others itself. `shard/lend`
 //! keeps the points in order. Lent lines are counted by the helper, as received over TCP.
 //!
-//! What keeps it bounded: at most two pieces are lent at a time, and points held for them have
-//! buffers of their own. The helper takes lines even if its links have no buffer left, so that
+//! What keeps it bounded: at most two pieces are lent at a time, and points held for them lie in
+//! buffers of the link to the helper. The helper takes lines even if its links have no buffer left, so that
 //! two cores that lend to each other never wait for each other; the points of the two pieces then
 //! go into extra buffers.
 

@@ -191,6 +191,7 @@ def test_row_31_client_that_never_reads(start):
     queries = question * (20_000 if start.real else 3000)
     with Probe(node) as probe, wire.connect(node.port("carbonlink"), 3) as connection:
         client_port = connection.getsockname()[1]
+        wait_until(lambda: held(node.port("carbonlink"), client_port), "never accepted")
         try:
             connection.sendall(queries)
         except OSError:
