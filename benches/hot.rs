@@ -39,6 +39,7 @@ fn hot(criterion: &mut Criterion) {
     measure(c, "pickle_other", count, || PickleDecode::other(count), PickleDecode::run);
     measure(c, "hash_route", count, || HashRoute::prepare(count), HashRoute::run);
     measure(c, "ingest_known", count, || Ingest::known(count), Ingest::run);
+    measure(c, "ingest_logged", count, || Ingest::logged(count), Ingest::run);
     measure(c, "ingest_new", count, || Ingest::new(count), Ingest::run);
     measure(c, "ingest_foreign", count, || Ingest::foreign(count), Ingest::run);
     measure(c, "ingest_pickle", count, || IngestPickle::prepare(count), IngestPickle::run);

@@ -44,6 +44,12 @@ fn ingest_known(mut work: Ingest) -> (usize, Ingest) {
 }
 
 #[library_benchmark]
+#[bench::points(args = (COUNT), setup = Ingest::logged)]
+fn ingest_logged(mut work: Ingest) -> (usize, Ingest) {
+    (black_box(work.run()), work)
+}
+
+#[library_benchmark]
 #[bench::points(args = (COUNT), setup = Ingest::new)]
 fn ingest_new(mut work: Ingest) -> (usize, Ingest) {
     (black_box(work.run()), work)
@@ -87,6 +93,7 @@ library_benchmark_group!(
         pickle_other,
         hash_route,
         ingest_known,
+        ingest_logged,
         ingest_new,
         ingest_foreign,
         ingest_pickle,

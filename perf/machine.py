@@ -131,7 +131,7 @@ class Cgroup:
 class Node:
     """A node in a directory of its own, on loopback, killed at the end."""
 
-    def __init__(self, home, shards, settings="", whisper="", cpus=None, cgroup=None):
+    def __init__(self, home, shards, settings="", whisper="", cpus=None, cgroup=None, log="off"):
         self.home = home
         shutil.rmtree(home, ignore_errors=True)
         self.data = home / "whisper"
@@ -144,7 +144,7 @@ class Node:
             f'[common]\nshards = {shards}\ngraph-prefix = "self"\nmetric-interval = "1s"\n'
             f'[whisper]\ndata-dir = "{self.data}"\nschemas-file = "{home}/schemas.conf"\n'
             f'aggregation-file = "{home}/aggregation.conf"\n{whisper}\n'
-            f'{listen}{settings}\n[logging]\nfile = "{home}/log"\n')
+            f'{listen}{settings}\n[wal]\nsync-mode = "{log}"\n[logging]\nfile = "{home}/log"\n')
         cpus = cpus or (cores()[:1] if shards == 1 else cores())
         self.process = subprocess.Popen(
             [NODE, "serve", "-c", home / "node.toml"], stdout=subprocess.PIPE, text=True,

@@ -56,12 +56,15 @@ def micros(seconds, count):
     return seconds * 1e6 / count
 
 
-def receive(setup, shards, agents, port="line tcp", more=(), cpus=None):
-    """One turn: CPU us a point of metrics that are known, and points a second."""
+def receive(setup, shards, agents, port="line tcp", more=(), cpus=None, log="off"):
+    """One turn: CPU us a point of metrics that are known, points a second, and of the log bytes
+    and points."""
     name, protocol = {"line tcp": ("tcp", "line"), "pickle tcp": ("pickle", "pickle")}[port]
     more = ["--protocol", protocol, *more]
-    with Node(setup.home / "node", shards, BUDGET, CACHE_ONLY) as node:
+    with Node(setup.home / "node", shards, BUDGET, CACHE_ONLY, log=log) as node:
         loadgen(node.ports[port], *setup.stream(agents, 1, setup.start_s), *more)
+        node.wait_for(f"accounting.received_{name}", setup.metrics)
+        logged = [node.own(f"wal.{what}") for what in ("bytes", "written_points")]
         before, started = node.settle(), time.monotonic()
         target = node.ports[port]
         rest = setup.stream(agents, setup.rounds, setup.start_s + 1)
@@ -70,7 +73,12 @@ def receive(setup, shards, agents, port="line tcp", more=(), cpus=None):
         busy_s = (node.cpu_s() - before) / (time.monotonic() - started)
         cpu_s = node.settle() - before
         node.wait_for(f"accounting.received_{name}", sent["points"] + setup.metrics)
-        return {"us": micros(cpu_s, sent["points"]), "per_s": sent["points_per_s"],
+        if log != "off":
+            node.wait_for("wal.written_points", logged[1] + sent["points"])
+            logged = [node.own(f"wal.{what}") - first
+                      for what, first in zip(("bytes", "written_points"), logged)]
+        return {"logged": logged,
+                "us": micros(cpu_s, sent["points"]), "per_s": sent["points_per_s"],
                 "cores": busy_s, "sender_us": sent["cpu_us_per_point"]}
 
 
@@ -94,6 +102,24 @@ def cpu_rows(turns, target):
             [node["us"] / base["us"] for node, base in turns], target),
         Row("floor (a): receive, count newlines", "µs", [base["us"] for _, base in turns]),
         Row("throughput", "M points/s", [node["per_s"] / 1e6 for node, _ in turns], digits=2)]
+
+
+def log(setup):
+    """What the log adds, 1 shard, 4 connections, cache only, metrics that the log knows"""
+    modes = ["off", "process", "power"]
+    turns = [{mode: receive(setup, 1, 4, log=mode) for mode in modes} for _ in range(setup.turns)]
+    rows = [Row("node: CPU per point, log off", "µs", [turn["off"]["us"] for turn in turns])]
+    for mode in modes[1:]:
+        rows.append(Row(
+            f"node: CPU per point, sync-mode {mode}", "µs", [turn[mode]["us"] for turn in turns],
+            [turn[mode]["us"] / turn["off"]["us"] for turn in turns], "≤ 1.25 x of off"))
+        volume = [turn[mode]["logged"] for turn in turns]
+        rows.append(Row(f"written per point, sync-mode {mode}", "B",
+                        [count / points for count, points in volume], target="≤ 14 B", digits=1,
+                        note="whole blocks, commits every 50 ms"))
+        rows.append(Row(f"throughput, sync-mode {mode}", "M points/s",
+                        [turn[mode]["per_s"] / 1e6 for turn in turns], digits=2))
+    return rows
 
 
 def line_two_shards(setup):
@@ -330,6 +356,7 @@ def append(setup):
 WORKLOADS = {
     "line-1-shard": line_one_shard,
     "line-2-shards": line_two_shards,
+    "log": log,
     "one-connection": one_connection,
     "pickle": pickle,
     "udp": udp,

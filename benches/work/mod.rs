@@ -17,6 +17,7 @@ use carbyne::shard::route::{ShardId, owner};
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::tasks::receive_pickle::take_message;
 use carbyne::tasks::receive_tcp::take_lines;
+use carbyne::wal;
 use carbyne::whisper::{Bases, Header, Step, Update};
 use carbyne::wire::line::Lines;
 use carbyne::wire::pickle::PickleDecoder;
@@ -48,6 +49,10 @@ fn lines(names: &[String], round: u32) -> Vec<u8> {
 }
 
 fn shard(id: u16, shard_count: u16) -> Shard {
+    shard_with(id, shard_count, None)
+}
+
+fn shard_with(id: u16, shard_count: u16, log: Option<wal::Options>) -> Shard {
     let options = ShardOptions {
         id: ShardId(id),
         shard_count,
@@ -61,7 +66,7 @@ fn shard(id: u16, shard_count: u16) -> Shard {
         quarantined_points_max: 10,
         link_buffers: 1_024,
         batch_bytes: BATCH_BYTES_MAX,
-        log: None,
+        log,
     };
     let mut shard = Shard::new(options, Arc::new(Rules::default()), Instant::now());
     shard.set_time(NOW_S);
@@ -160,6 +165,26 @@ impl Ingest {
         Ingest { shard, text: lines(&names, 8) }
     }
 
+    /// Of metrics that the shard and its log know.
+    pub fn logged(count: usize) -> Ingest {
+        let log = wal::Options {
+            run: 1,
+            shard: 0,
+            shard_count: 1,
+            segment_bytes: 64 << 20,
+            segments_max: 64,
+            buffer_bytes: 8 << 20,
+            inherited_segments: None,
+        };
+        let (names, mut shard) = (names(count), shard_with(0, 1, Some(log)));
+        for round in 0..8 {
+            take(&mut shard, &lines(&names, round));
+            commit(&mut shard);
+        }
+        shard.counters.accepted = 0;
+        Ingest { shard, text: lines(&names, 8) }
+    }
+
     /// Of metrics that are new.
     pub fn new(count: usize) -> Ingest {
         Ingest { shard: shard(0, 1), text: lines(&names(count), 0) }
@@ -176,6 +201,7 @@ impl Ingest {
     /// Points accepted, or on their way to another shard.
     pub fn run(&mut self) -> usize {
         take(&mut self.shard, &self.text);
+        commit(&mut self.shard);
         let mut sent = 0;
         while let Some(batch) = self.shard.outbox().pop(ShardId(0), false) {
             sent += batch.bytes.len();
@@ -186,6 +212,14 @@ impl Ingest {
         let away = if self.shard.shard_count() > 1 { received - refused } else { 0 };
         usize::try_from(self.shard.counters.accepted + away).expect("64 bits")
     }
+}
+
+/// Makes what is in the shard's log, if it has one, ready to be written.
+fn commit(shard: &mut Shard) {
+    let Some(log) = shard.log() else { return };
+    let mut commit = log.take_commit(Instant::now(), NOW_S).expect("points wait");
+    commit.parts().for_each(|part| part.outcome = wal::Outcome::Synced);
+    log.committed(commit, Instant::now());
 }
 
 fn take(shard: &mut Shard, text: &[u8]) {
