@@ -7,9 +7,9 @@
 //! keeps the points in order. Lent lines are counted by the helper, as received over TCP.
 //!
 //! What keeps it bounded: at most two pieces are lent at a time, and points held for them lie in
-//! buffers of the link to the helper. The helper takes lines even if its links have no buffer left, so that
-//! two cores that lend to each other never wait for each other; the points of the two pieces then
-//! go into extra buffers.
+//! buffers of the link to the helper. The helper takes lines even if its links have no buffer left,
+//! so that two cores that lend to each other never wait for each other; the points of the two
+//! pieces then go into extra buffers.
 
 use std::cell::Cell;
 
