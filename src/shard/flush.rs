@@ -122,6 +122,7 @@ impl Shard {
     /// a limit the write strategy says who comes first.
     pub fn begin_sweep(&mut self) {
         self.counters.sweeps += 1;
+        self.begin_urgent();
         if self.updates.is_limited() {
             self.order.begin(&self.cache);
         } else {

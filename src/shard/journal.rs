@@ -140,6 +140,8 @@ impl Shard {
             }
             journal.late.pop_front();
         }
+        // One flood must not take a part of the budget for ever.
+        journal.late.shrink_to(0);
     }
 
     /// Takes points of earlier runs, found in their logs. They are there still, and not logged
@@ -178,7 +180,8 @@ impl Shard {
     }
 
     /// Under pressure, the next metric that holds the oldest segment and may be written: with a
-    /// limit on updates a sweep could come to it too late.
+    /// limit on updates a sweep could come to it too late. Each is looked at once a sweep: one that
+    /// is being written, or may not be created yet, must not keep the sweep from going on.
     pub(super) fn next_urgent(&mut self) -> Option<MetricId> {
         if self.options.updates_per_s <= 0.0 {
             return None;
@@ -189,7 +192,7 @@ impl Shard {
             return None;
         };
         let search = &mut journal.urgent;
-        if search.oldest != Some(oldest) || search.cursor >= self.cache.id_end() {
+        if search.oldest != Some(oldest) {
             *search = Search { oldest: Some(oldest), cursor: 0, only_failing: false };
         }
         let end = self.cache.id_end().min(search.cursor.saturating_add(SLICE));
@@ -204,6 +207,13 @@ impl Shard {
             }
         }
         None
+    }
+
+    /// The next sweep looks for urgent metrics from the first one on.
+    pub(super) fn begin_urgent(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.urgent = Search::default();
+        }
     }
 
     /// Carries points out of the oldest segment if the log asks for it: first those whose files

@@ -183,6 +183,41 @@ fn points_beyond_the_logs_buffers_follow_in_their_order() {
     }
     let files = world.files();
     assert!(files <= 3, "{files} files with nothing in the cache");
+    let bytes = world.shard.bytes();
+    assert!(bytes < 64 << 10, "{bytes} bytes for 200 metrics: the flood's memory is kept");
+}
+
+#[test]
+fn an_urgent_metric_that_is_being_written_does_not_stop_the_sweep() {
+    let mut world = World::new(None, 1_000.0);
+    world.send("slow", 9_000);
+    world.shard.begin_sweep();
+    let mut slow = FlushJob::empty();
+    while world.shard.next_flush(world.now, &mut slow) != NextJob::Ready {}
+    // It gets a point more in the segment that will be the oldest.
+    world.send("slow", 8_999);
+    for round in 0..1_000u32 {
+        for n in 0..20 {
+            world.send(&format!("m.{n}"), 4_000 - round);
+        }
+        world.commit();
+        if world.shard.log_pressure() != Pressure::None {
+            break;
+        }
+    }
+    assert!(matches!(world.shard.log_pressure(), Pressure::Flush { oldest: 1 }));
+    world.now += Duration::from_secs(1);
+    world.shard.begin_sweep();
+    let (mut job, mut found, mut busy_count) = (FlushJob::empty(), 0, 0);
+    loop {
+        match world.shard.next_flush(world.now, &mut job) {
+            NextJob::Ready => found += 1,
+            NextJob::Busy => busy_count += 1,
+            NextJob::Wait(_) | NextJob::SweepOver => break,
+        }
+        assert!(busy_count < 100, "the sweep never ends, and its batch is never sent");
+    }
+    assert_eq!(found, 20, "the others are written");
 }
 
 #[test]

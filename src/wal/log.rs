@@ -363,10 +363,20 @@ impl Log {
         self.names.open.frames_bytes() + self.points.open.frames_bytes()
     }
 
-    /// Everything received is committed.
+    /// Everything received is committed, and the log does not stand still.
     pub fn is_settled(&self) -> bool {
         let is_empty = |stream: &Stream| stream.open.is_empty() && stream.ready.is_none();
-        !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points)
+        let is_idle = !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points);
+        is_idle && !self.is_stuck()
+    }
+
+    /// No point waits for its file, and the log is full of names: commits that failed have left
+    /// them in many files. Nobody may send before these go, so a new dictionary begins without a
+    /// name, and a segment of points without a point, after which the old ones are not needed.
+    fn is_stuck(&self) -> bool {
+        let is_old =
+            self.segments.names_files(self.epoch) > 0 || self.segments.is_before_epoch(self.epoch);
+        self.segments.is_full_of_names() && is_old
     }
 
     /// The next commit, unless one is under way, there is nothing to commit or to tell, a failure
@@ -382,7 +392,8 @@ impl Log {
         let segment_bytes = self.options.segment_bytes;
         let streams = [&self.names, &self.points];
         let files = streams.iter().filter(|stream| stream.needs_segment(segment_bytes)).count();
-        if !self.segments.has_room(u32::try_from(files).expect("two at most")) {
+        let files = u32::try_from(files).expect("two at most");
+        if !self.segments.has_room(files, self.is_stuck()) {
             return None;
         }
         let names = self.place(Kind::Names, now_s);
@@ -396,7 +407,8 @@ impl Log {
         self.commit_points = self.points.open.received_count;
         self.commit_record = self.last_record;
         self.commit_synced = true;
-        if self.points.open.is_empty() && self.segments.has_to_tell() {
+        let is_stuck = self.is_stuck();
+        if self.points.open.is_empty() && (self.segments.has_to_tell() || is_stuck) {
             self.points.open.put_nothing(self.last_record + 1);
         }
         self.names.gather();
@@ -407,7 +419,8 @@ impl Log {
         // Each name is written twice, and files that broke hold little.
         let fair_files = NAMES_FILES_MIN + 4 * self.epoch_bytes / segment_bytes;
         let is_scattered = self.segments.names_files(self.epoch) > fair_files;
-        if is_mostly_dead || is_scattered || self.last_number >= NAMES_MAX {
+        let is_to_shrink = is_stuck && self.segments.names_files(self.epoch) > 0;
+        if is_mostly_dead || is_scattered || is_to_shrink || self.last_number >= NAMES_MAX {
             self.epoch += 1;
             self.counters.renewals += 1;
             (self.last_number, self.epoch_bytes, self.epoch_dead_bytes) = (0, 0, 0);

@@ -192,8 +192,21 @@ impl Segments {
     /// Whether so many files may be added. What has been let in must get out of the buffers, or
     /// nothing would ever be retired: the limit is held where points come in, and this one only by
     /// a disk on which file after file breaks. What lets others go may always.
-    pub(crate) fn has_room(&self, files: u32) -> bool {
-        self.has_to_tell() || self.own_file_count() + files <= self.files_max + BROKEN_FILES_MAX
+    pub(crate) fn has_room(&self, files: u32, is_stuck: bool) -> bool {
+        let more = if is_stuck { RESERVE_SEGMENTS } else { 0 };
+        let max = self.files_max + BROKEN_FILES_MAX + more;
+        self.has_to_tell() || self.own_file_count() + files <= max
+    }
+
+    /// Whether only names keep receivers waiting: nothing else is held or inherited.
+    pub(crate) fn is_full_of_names(&self) -> bool {
+        let is_alone = self.points.len() == 1 && self.points[0].holds == 0;
+        self.inheritance == Inheritance::Gone && is_alone && self.names.len() > 1 && self.is_full()
+    }
+
+    /// Whether the segment that points are appended to belongs to an earlier dictionary.
+    pub(crate) fn is_before_epoch(&self, epoch: u32) -> bool {
+        self.points.back().is_some_and(|live| live.has_file && live.epoch < epoch)
     }
 
     /// Whether no more points may be carried.

@@ -1,7 +1,7 @@
 //! Logs written by [`Log`], kept as bytes, damaged in every way, and read back.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::metric::point::Point;
@@ -379,4 +379,40 @@ fn a_failed_checkpoint_retires_nothing_ever() {
     log.checkpoint_done(true);
     commit(&mut log, &mut files);
     assert_eq!(log.take_retired(), None);
+}
+
+#[test]
+fn a_log_full_of_names_makes_room_though_nothing_comes() {
+    let options = Options { segments_max: 8, ..log(1).options().clone() };
+    let (mut log, mut now) = (Log::new(options), Instant::now());
+    let point = Point { timestamp_s: 1_700_000_000, value: 1.0 };
+    log.append(&mut Mark::default(), b"a.b", point).unwrap();
+    // The point is written at once; the name takes one file after the other, and they all break.
+    for attempt in 0..8 {
+        now += Duration::from_secs(10);
+        let mut commit = log.take_commit(now, 1_700_000_000).unwrap();
+        commit.parts().for_each(|part| {
+            let is_broken = part.id().kind == Kind::Names && attempt < 7;
+            part.outcome = if is_broken { Outcome::Broken } else { Outcome::Synced };
+        });
+        log.committed(commit, now);
+    }
+    assert!(log.is_full(), "{} files", log.file_count());
+    // Nothing is held. Nobody may send.
+    for _ in 0..10 {
+        now += Duration::from_secs(10);
+        if log.checkpoint_wanted() {
+            log.checkpoint_begun();
+            log.checkpoint_done(true);
+        }
+        if let Some(mut commit) = log.take_commit(now, 1_700_000_000) {
+            commit.parts().for_each(|part| part.outcome = Outcome::Synced);
+            log.committed(commit, now);
+        }
+        while let Some(id) = log.take_retired() {
+            log.retired(id, true);
+        }
+    }
+    assert!(!log.is_full() && log.is_settled(), "{} files", log.file_count());
+    assert_eq!(log.file_count(), 1, "the segment of points that is written to");
 }

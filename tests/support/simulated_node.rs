@@ -1,0 +1,597 @@
+//! A node of several cores on a simulated log disk and a simulated tree: links, the main thread's
+//! part in recovery and stop, and the sync that all cores share. Each method is a step of what the
+//! tasks do, so that a simulation can put any other step, or the end, between two of them.
+//!
+//! A `Plant` is a bug on purpose, put where the shard meets the simulation, to see that it is found.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carbyne::cache::WriteStrategy;
+use carbyne::metric::batch::{self, Batch, Content};
+use carbyne::metric::point::{Point, admit};
+use carbyne::schema::Rules;
+use carbyne::shard::route::{ShardId, owner};
+use carbyne::shard::{Shard, ShardOptions};
+use carbyne::tasks::receive_tcp::{take_lent, take_lines};
+use carbyne::wal::{self, FileName, Replay, Report, SegmentId, logs};
+use carbyne::wire::line::Lines;
+
+use crate::simulated_core::{Checkpoint, Core};
+use crate::simulated_disk::{Fault, SimulatedDisk};
+use crate::simulated_log_writer::{LogWriter, Wrongs};
+use crate::simulated_model::{Key, Model, whole, wide};
+use crate::simulated_tree::SimulatedTree;
+
+/// Length of a segment: a rotation every 15 commits at most.
+pub(crate) const SEGMENT_BYTES: u32 = 64 << 10;
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// Seconds that the finest archive of a file covers.
+pub(crate) const FINE_SPAN_S: u32 = 300;
+
+/// Points further ahead than this are refused.
+const FUTURE_S_MAX: u32 = 600;
+
+/// Batches that a link takes.
+const LINK_BATCHES: usize = 2;
+
+/// Points of a metric that is set aside.
+const QUARANTINED_MAX: u32 = 2;
+
+/// A bug on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plant {
+    None,
+    /// Commits are said to be synced and are not.
+    SkipSync,
+    /// A part of a commit whose write failed is said to be written.
+    HideFailedWrite,
+    /// A checkpoint is said to be done and is not: segments go too early.
+    SkipCheckpoint,
+    /// A failed checkpoint is said to have succeeded.
+    HideFailedCheckpoint,
+    /// What is taken for a write is released, and not when the write is confirmed.
+    ReleaseAtTake,
+    /// What waits again after a failed write is not held again.
+    ReleaseAtFailure,
+    /// Replayed points come in the wrong order: the older one wins.
+    ReplayBackwards,
+    /// What is carried counts as committed before it is written.
+    CarryEarly,
+    /// Inherited files go when one shard needs them no more.
+    DropInheritance,
+    /// A run has the number of the one before: old frames look like new ones.
+    SameRun,
+}
+
+/// How a node is set up; the same for all its runs.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) is_power: bool,
+    pub(crate) plant: Plant,
+    pub(crate) segments_max: u32,
+    pub(crate) budget_bytes: usize,
+    pub(crate) points_max: u64,
+    pub(crate) updates_per_s: f64,
+    pub(crate) creates_per_s: f64,
+    pub(crate) strategy: WriteStrategy,
+    pub(crate) batch_bytes: usize,
+    pub(crate) rules: Arc<Rules>,
+}
+
+/// What outlives a run: both disks, and what is known of every point.
+pub(crate) struct Ground {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) tree: SimulatedTree,
+    pub(crate) model: Model,
+}
+
+/// How far a node is on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Recovering,
+    Running,
+    /// Everything received goes to its owner; then the node seals its log, or drains.
+    Stopping {
+        is_drain: bool,
+    },
+    Sealing,
+    Draining,
+    /// It has ended as it should.
+    Ended {
+        is_empty: bool,
+    },
+}
+
+/// What a core knows of the lines it has lent, beside what its shard does.
+#[derive(Debug, Default)]
+struct Lent {
+    helper: usize,
+    lent: u64,
+    taken: u64,
+    held: VecDeque<(u64, Key, u64)>,
+}
+
+/// All cores of one run.
+pub(crate) struct Node {
+    pub(crate) cores: Vec<Core>,
+    links: BTreeMap<(usize, usize), VecDeque<Batch>>,
+    spent: BTreeMap<(usize, usize), Vec<Vec<u8>>>,
+    lent: Vec<Lent>,
+    inherited: Vec<String>,
+    pub(crate) run: u64,
+    pub(crate) stage: Stage,
+    pub(crate) now: Instant,
+    pub(crate) now_s: u32,
+    plant: Plant,
+}
+
+/// What a start finds in the logs.
+pub(crate) struct Found {
+    pub(crate) points: Vec<(Key, u64)>,
+    pub(crate) reports: Vec<Report>,
+}
+
+impl Found {
+    /// Of each metric and second the one that wins.
+    pub(crate) fn last(&self) -> BTreeMap<Key, u64> {
+        self.points.iter().copied().collect()
+    }
+}
+
+/// Reads the logs as they are.
+pub(crate) fn read_logs(ground: &Ground, plant: Plant) -> Found {
+    let disk = &ground.disk;
+    let mut found = Found { points: Vec::new(), reports: Vec::new() };
+    let bytes_of = |id: SegmentId| disk.read(&text(id)).expect("a file that was listed");
+    for log in logs(&file_names(disk)) {
+        let mut replay = Replay::new(log.clone());
+        for &id in &log.names {
+            replay.add_names(id, bytes_of(id));
+        }
+        let _ = log.points.iter().rev().find(|&&id| replay.look(id, bytes_of(id)));
+        for &id in &log.points {
+            let mut cursor = replay.begin(id, bytes_of(id));
+            while replay.next_frame(&mut cursor, bytes_of(id), |name, point| {
+                let key = (ground.model.metric(name), point.timestamp_s);
+                found.points.push((key, whole(point.value)));
+            }) {}
+        }
+        found.reports.push(replay.finish());
+    }
+    if plant == Plant::ReplayBackwards {
+        found.points.reverse();
+    }
+    found
+}
+
+impl Node {
+    /// Starts a run over what the one before, if any, has left.
+    pub(crate) fn start(
+        ground: &mut Ground,
+        setup: &Setup,
+        before: Option<&Node>,
+        count: usize,
+        found: &Found,
+    ) -> Node {
+        let files = file_names(&ground.disk);
+        let greatest = files.iter().map(FileName::run).max().unwrap_or(0);
+        let (now, now_s, last_run) = match before {
+            None => (Instant::now(), 0, greatest),
+            Some(node) => (node.now, node.now_s, node.run),
+        };
+        let run = if setup.plant == Plant::SameRun { last_run.max(1) } else { greatest + 1 };
+        let is_spare = |file: &&FileName| matches!(file, FileName::Spare { .. });
+        let (spares, inherited): (Vec<&FileName>, Vec<&FileName>) =
+            files.iter().partition(is_spare);
+        let share = u32::try_from(inherited.len().div_ceil(count)).expect("few");
+        let mut queues = inherited_batches(ground, count, found);
+        let cores = (0..count).map(|index| {
+            let mine = spares.iter().skip(index).step_by(count);
+            let mine = mine.map(ToString::to_string).collect();
+            let options = options(setup, (index, count), run, (share > 0).then_some(share));
+            let shard = Shard::new(options, Arc::clone(&setup.rules), now);
+            let wrongs = Wrongs {
+                skip_sync: setup.plant == Plant::SkipSync,
+                hide_failures: setup.plant == Plant::HideFailedWrite,
+            };
+            let place = (run, u16::try_from(index).expect("few"));
+            let disk = &mut ground.disk;
+            let writer = LogWriter::new(place, SEGMENT_BYTES, setup.is_power, wrongs, mine, disk);
+            let how = (setup.is_power, setup.plant);
+            Core::new(shard, writer, how, std::mem::take(&mut queues[index]), share > 0)
+        });
+        Node {
+            cores: cores.collect(),
+            links: BTreeMap::new(),
+            spent: BTreeMap::new(),
+            lent: (0..count).map(|_| Lent::default()).collect(),
+            inherited: inherited.iter().map(ToString::to_string).collect(),
+            run,
+            stage: if share > 0 { Stage::Recovering } else { Stage::Running },
+            now,
+            now_s,
+            plant: setup.plant,
+        }
+    }
+
+    /// A receiver of this core takes lines with new points for these metrics and seconds; maybe it
+    /// lends the first ones to another core.
+    pub(crate) fn receive(
+        &mut self,
+        at: usize,
+        keys: &[Key],
+        helper: Option<usize>,
+        model: &mut Model,
+    ) {
+        let mut points = Vec::with_capacity(keys.len());
+        let mut lines = Vec::new();
+        for &(metric, timestamp_s) in keys {
+            let value = model.new_value(at);
+            lines.extend_from_slice(&model.names[metric]);
+            lines.extend_from_slice(format!(" {value} {timestamp_s}\n").as_bytes());
+            points.push(((metric, timestamp_s), value));
+        }
+        self.set_time(at);
+        let shard = &mut self.cores[at].shard;
+        let id = |core| ShardId(u16::try_from(core).expect("few"));
+        let lent_bytes = helper.and_then(|to| Some((to, shard.outbox().lend(id(to), &lines)?)));
+        let rest = lent_bytes.map_or(0, |(_, bytes)| bytes);
+        let mut carry = Vec::new();
+        take_lines(shard, &mut carry, &lines[rest..]).expect("short lines");
+        if let Some((to, _)) = lent_bytes {
+            self.lent[at].helper = to;
+            self.lent[at].lent += 1;
+        }
+        let lent_lines = lines[..rest].iter().filter(|&&byte| byte == b'\n').count();
+        for &(key, value) in &points[lent_lines..] {
+            if self.is_admitted(at, key, model) {
+                self.note_received(at, key, value, model);
+            }
+        }
+    }
+
+    fn set_time(&mut self, at: usize) {
+        self.cores[at].shard.set_time(self.now_s);
+    }
+
+    fn is_admitted(&self, at: usize, key: Key, model: &mut Model) -> bool {
+        let now_s = self.cores[at].shard.now_s();
+        let is_admitted = admit(f64::from(key.1), 1.0, now_s, FUTURE_S_MAX).is_ok();
+        model.admitted += u64::from(is_admitted);
+        is_admitted
+    }
+
+    fn note_received(&mut self, at: usize, key: Key, value: u64, model: &mut Model) {
+        let lent = &mut self.lent[at];
+        if lent.lent == lent.taken {
+            return self.cores[at].note(model, key, value);
+        }
+        if !self.cores[lent.helper].owns(&model.names[key.0]) {
+            lent.held.push_back((lent.lent, key, value));
+        }
+    }
+
+    /// Puts batches of this core into its links, as far as they have room.
+    pub(crate) fn send(&mut self, at: usize, also_open: bool) {
+        for to in (0..self.cores.len()).filter(|&to| to != at) {
+            let id = ShardId(u16::try_from(to).expect("few"));
+            let link = self.links.entry((at, to)).or_default();
+            let outbox = self.cores[at].shard.outbox();
+            while let Some(batch) = outbox.pop(id, also_open) {
+                if link.len() == LINK_BATCHES {
+                    outbox.unpop(id, batch);
+                    break;
+                }
+                link.push_back(batch);
+            }
+        }
+    }
+
+    /// A core takes a batch of another one, unless it is full.
+    pub(crate) fn take(&mut self, to: usize, from: usize, model: &mut Model) {
+        if self.stage == Stage::Running && self.cores[to].shard.is_full() {
+            return;
+        }
+        let Some(batch) = self.links.entry((from, to)).or_default().pop_front() else { return };
+        self.set_time(to);
+        let lender = ShardId(u16::try_from(from).expect("few"));
+        let core = &mut self.cores[to];
+        match batch.content {
+            Content::Points => {
+                core.shard.accept_batch(&batch.bytes);
+                core.note_batch(model, &batch.bytes);
+            }
+            Content::Lines => {
+                take_lent(&mut core.shard, lender, &batch.bytes);
+                core.shard.outbox().end_lent(lender, false);
+                for line in Lines::new(&batch.bytes) {
+                    let line = line.expect("a line of ours");
+                    #[allow(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "a time of ours"
+                    )]
+                    let key = (model.metric(line.name), line.timestamp as u32);
+                    if self.is_admitted(to, key, model) {
+                        self.cores[to].note(model, key, whole(line.value));
+                    }
+                }
+                self.send(to, false);
+            }
+            Content::LinesTaken { .. } => {
+                core.shard.accept_batch(&batch.bytes);
+                core.note_batch(model, &batch.bytes);
+                core.shard.lines_taken();
+                let lent = &mut self.lent[to];
+                lent.taken += 1;
+                while let Some((_, key, value)) =
+                    lent.held.pop_front_if(|(after, _, _)| *after <= lent.taken)
+                {
+                    core.note(model, key, value);
+                }
+            }
+        }
+        self.spent.entry((from, to)).or_default().push(batch.bytes);
+    }
+
+    /// A core takes its emptied buffers back.
+    pub(crate) fn take_spent(&mut self, at: usize) {
+        for to in 0..self.cores.len() {
+            let Some(buffers) = self.spent.get_mut(&(at, to)) else { continue };
+            for buffer in buffers.drain(..) {
+                let id = ShardId(u16::try_from(to).expect("few"));
+                self.cores[at].shard.outbox().give_back(id, buffer);
+            }
+        }
+        self.send(at, false);
+    }
+
+    /// A core takes points of earlier runs, or hears that all have come.
+    pub(crate) fn inherit(&mut self, at: usize) {
+        let is_all = self.cores.iter().all(|core| core.inheritance.is_empty());
+        let core = &mut self.cores[at];
+        if core.inheritance.is_empty() {
+            if is_all && !core.is_read {
+                core.is_read = true;
+                core.log().inheritance_read();
+            }
+            return;
+        }
+        if !core.shard.is_cache_full() {
+            let batch = core.inheritance.pop_front().expect("it is not empty");
+            core.shard.accept_inherited(&batch);
+        }
+    }
+
+    /// The sync of the tree begins for all cores that have asked for it.
+    pub(crate) fn begin_sync(&mut self, ground: &mut Ground) {
+        if ground.tree.is_syncing() {
+            return;
+        }
+        let mut is_asked = false;
+        for core in &mut self.cores {
+            if core.checkpoint == Checkpoint::Asked {
+                core.checkpoint = Checkpoint::Covered;
+                is_asked = true;
+            }
+        }
+        if is_asked {
+            ground.tree.begin_sync();
+        }
+    }
+
+    /// The sync ends.
+    pub(crate) fn end_sync(&mut self, ground: &mut Ground, is_ok: bool) {
+        if !ground.tree.is_syncing() {
+            return;
+        }
+        if self.plant == Plant::SkipCheckpoint {
+            ground.tree.forget_sync();
+        } else {
+            ground.tree.end_sync(is_ok);
+        }
+        for core in &mut self.cores {
+            if core.checkpoint == Checkpoint::Covered {
+                core.checkpoint = Checkpoint::Answered(is_ok);
+            }
+        }
+    }
+
+    /// The main thread looks whether something is to be done.
+    pub(crate) fn govern(&mut self, ground: &mut Ground) {
+        let mut told = self.cores.iter().map(|core| core.has_told);
+        let is_told = match self.plant {
+            Plant::DropInheritance => self.cores.iter().all(|c| c.is_read) && told.any(|it| it),
+            _ => told.all(|it| it),
+        };
+        if is_told && !self.inherited.is_empty() && self.drop_inheritance(&mut ground.disk).is_ok()
+        {
+            self.cores.iter_mut().for_each(|core| core.is_gone_ordered = true);
+        }
+        let stage = self.stage;
+        match stage {
+            Stage::Recovering if self.cores.iter().all(|core| core.is_read) => {
+                self.stage = Stage::Running;
+            }
+            Stage::Stopping { is_drain } if self.is_quiet() => {
+                self.stage = if is_drain { Stage::Draining } else { Stage::Sealing };
+            }
+            Stage::Sealing if self.cores.iter().all(Core::is_committed) => self.end_sealed(),
+            Stage::Draining => self.drain(ground),
+            _ => {}
+        }
+    }
+
+    /// A core hears that nothing is inherited any more.
+    pub(crate) fn hear(&mut self, at: usize) {
+        let core = &mut self.cores[at];
+        if core.is_gone_ordered && core.log().is_inheritance_released() {
+            core.is_gone_ordered = false;
+            core.log().inheritance_gone();
+        }
+    }
+
+    /// Deletes what earlier runs left: the word that it is settled comes first.
+    fn drop_inheritance(&mut self, disk: &mut SimulatedDisk) -> Result<(), Fault> {
+        settle(disk, self.run, &mut self.inherited.clone())?;
+        self.inherited.clear();
+        Ok(())
+    }
+
+    /// Everything received is with its owner.
+    fn is_quiet(&mut self) -> bool {
+        self.links.values().all(VecDeque::is_empty)
+            && self.cores.iter_mut().all(|core| core.shard.outbox().is_settled())
+    }
+
+    fn end_sealed(&mut self) {
+        self.cores.iter().for_each(Core::check_sealed);
+        self.check_total();
+        self.stage = Stage::Ended { is_empty: false };
+    }
+
+    /// A drain is over when everything is written; then the logs go.
+    fn drain(&mut self, ground: &mut Ground) {
+        let is_written = |core: &Core| {
+            let is_asking = core.checkpoint != Checkpoint::None;
+            core.has_written() && core.shard.unwritten_count() == 0 && !is_asking
+        };
+        if !self.cores.iter().all(is_written) {
+            self.cores.iter_mut().for_each(|core| core.shard.hurry());
+            return;
+        }
+        self.check_total();
+        ground.tree.begin_sync();
+        ground.tree.end_sync(true);
+        let mut names: Vec<String> = ground.disk.names();
+        names.retain(|name| !matches!(FileName::parse(name), Some(FileName::Spare { .. })));
+        let is_empty = settle(&mut ground.disk, self.run + 1, &mut names).is_ok();
+        if !ground.disk.is_dead() {
+            if is_empty {
+                ground.model.acknowledge_all();
+            }
+            self.stage = Stage::Ended { is_empty };
+        }
+    }
+
+    fn check_total(&mut self) {
+        let surplus: i128 = self.cores.iter().map(Core::surplus).sum();
+        assert_eq!(surplus, 0, "points that nobody has accepted are on no way");
+        for core in &mut self.cores {
+            let left = core.shard.give_up();
+            assert_eq!(left, core.shard.counters.logged);
+        }
+    }
+
+    /// Nothing is left to do, for anybody.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        self.stage == Stage::Running
+            && self.inherited.is_empty()
+            && self.is_quiet()
+            && self.cores.iter_mut().all(|core| core.is_idle() && !core.is_gone_ordered)
+    }
+
+    /// Points that are on their way between cores, by the counters and by the model.
+    pub(crate) fn check_way(&self, model: &Model) {
+        let surplus: i128 = self.cores.iter().map(Core::surplus).sum();
+        let expected = i128::from(model.admitted) - i128::from(model.accepted);
+        assert_eq!(surplus, expected, "points on their way between cores");
+    }
+
+    /// What was accepted last must be readable, on its way or not.
+    pub(crate) fn check_readable(&self, ground: &Ground, key: Key) {
+        let Some(latest) = ground.model.latest(key) else { return };
+        let count = u16::try_from(self.cores.len()).expect("few");
+        let core = &self.cores[owner(&ground.model.names[key.0], count).index()];
+        let got = core.readable(ground, key);
+        assert_eq!(got, Some(latest), "{key:?} of shard {} in {:?}", core.index, self.stage);
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+}
+
+/// Deletes files that only together may be gone.
+fn settle(disk: &mut SimulatedDisk, run: u64, names: &mut Vec<String>) -> Result<(), Fault> {
+    let word = FileName::Settled { run }.to_string();
+    if disk.read(&word).is_none() {
+        disk.create(&word, 0)?;
+    }
+    disk.sync_directory()?;
+    names.retain(|name| *name != word);
+    while !names.is_empty() {
+        let index = disk.chance.below(names.len());
+        disk.remove(&names[index])?;
+        names.swap_remove(index);
+    }
+    disk.sync_directory()?;
+    disk.remove(&word)
+}
+
+/// What each core is to take of earlier runs.
+fn inherited_batches(ground: &mut Ground, count: usize, found: &Found) -> Vec<VecDeque<Vec<u8>>> {
+    let shards = u16::try_from(count).expect("few");
+    let mut queues = vec![VecDeque::new(); count];
+    let mut open = vec![Vec::new(); count];
+    let batch_bytes = 100 + ground.disk.chance.below(20_000);
+    for &((metric, timestamp_s), value) in &found.points {
+        let name = &ground.model.names[metric];
+        let to = owner(name, shards).index();
+        batch::push(&mut open[to], name, Point { timestamp_s, value: wide(value) });
+        if open[to].len() >= batch_bytes {
+            queues[to].push_back(std::mem::take(&mut open[to]));
+        }
+    }
+    for (queue, open) in queues.iter_mut().zip(open) {
+        queue.extend((!open.is_empty()).then_some(open));
+    }
+    queues
+}
+
+fn options(
+    setup: &Setup,
+    (index, count): (usize, usize),
+    run: u64,
+    inherited_segments: Option<u32>,
+) -> ShardOptions {
+    let (shard, shard_count) = (u16::try_from(index), u16::try_from(count));
+    let (shard, shard_count) = (shard.expect("few"), shard_count.expect("few"));
+    ShardOptions {
+        id: ShardId(shard),
+        shard_count,
+        budget_bytes: setup.budget_bytes,
+        points_max: setup.points_max,
+        strategy: setup.strategy,
+        updates_per_s: setup.updates_per_s,
+        creates_per_s: setup.creates_per_s,
+        future_s_max: FUTURE_S_MAX,
+        hash_tagged: true,
+        quarantined_points_max: QUARANTINED_MAX,
+        link_buffers: 3,
+        batch_bytes: setup.batch_bytes,
+        log: Some(wal::Options {
+            run,
+            shard,
+            shard_count,
+            segment_bytes: SEGMENT_BYTES,
+            segments_max: setup.segments_max,
+            buffer_bytes: BUFFER_BYTES,
+            inherited_segments,
+        }),
+    }
+}
+
+fn file_names(disk: &SimulatedDisk) -> Vec<FileName> {
+    disk.names().iter().filter_map(|name| FileName::parse(name)).collect()
+}
+
+fn text(id: SegmentId) -> String {
+    FileName::Segment(id).to_string()
+}

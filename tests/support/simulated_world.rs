@@ -1,0 +1,554 @@
+//! What happens in a simulation: chance chooses one step after the other, and the faults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carbyne::cache::WriteStrategy;
+use carbyne::schema::{Rules, Source};
+use carbyne::stats::Counters;
+use carbyne::wal::{Damage, Kind, Pressure, Problem};
+
+use crate::simulated_disk::{Chance, SimulatedDisk, Weather};
+use crate::simulated_model::{Key, Model};
+use crate::simulated_node::{Ground, Node, Plant, SEGMENT_BYTES, Setup, Stage, read_logs};
+use crate::simulated_tree::{SimulatedTree, TreeWeather};
+
+const STEPS: usize = 3_000;
+
+/// Room for all segments that any run may leave.
+const SPACE: usize = 200 * SEGMENT_BYTES as usize;
+
+/// What the clock shows at first; the seconds of all points are just before it.
+const BASE_S: u32 = 1_700_000_000;
+
+/// Seconds that points are for.
+const SECONDS: u32 = 5;
+
+/// A point too many for the log's buffers, in one go.
+const FLOOD: usize = 4_000;
+
+/// Rounds in which a mended node must come to rest.
+const ROUNDS_MAX: usize = 1_500;
+
+/// What can happen, and how often.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Receive,
+    Flood,
+    Send,
+    Take,
+    TakeSpent,
+    Commit,
+    WriteLog,
+    Collect,
+    Sweep,
+    Fill,
+    WriteFiles,
+    Complete,
+    BeginCheckpoint,
+    BeginSync,
+    EndSync,
+    EndCheckpoint,
+    Retire,
+    Carry,
+    Inherit,
+    Govern,
+    Hear,
+    Age,
+    Change,
+    Clock,
+    End,
+    Stop,
+}
+
+const ACTS: [(Act, usize); 26] = [
+    (Act::Receive, 300),
+    (Act::Flood, 8),
+    (Act::Send, 80),
+    (Act::Take, 120),
+    (Act::TakeSpent, 60),
+    (Act::Commit, 200),
+    (Act::WriteLog, 320),
+    (Act::Collect, 260),
+    (Act::Sweep, 30),
+    (Act::Fill, 100),
+    (Act::WriteFiles, 140),
+    (Act::Complete, 120),
+    (Act::BeginCheckpoint, 60),
+    (Act::BeginSync, 40),
+    (Act::EndSync, 60),
+    (Act::EndCheckpoint, 80),
+    (Act::Retire, 80),
+    (Act::Carry, 40),
+    (Act::Inherit, 150),
+    (Act::Govern, 80),
+    (Act::Hear, 40),
+    (Act::Age, 6),
+    (Act::Change, 12),
+    (Act::Clock, 10),
+    (Act::End, 3),
+    (Act::Stop, 1),
+];
+
+/// How much of what can happen has happened.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    crashes: u64,
+    seals: u64,
+    drains: u64,
+    late: u64,
+    waits: u64,
+    renewals: u64,
+    retired: u64,
+    asides: u64,
+    lent: u64,
+    replayed_crashes: u64,
+    running: u64,
+    counters: Counters,
+}
+
+impl Done {
+    pub(crate) fn add(&mut self, other: &Done) {
+        self.crashes += other.crashes;
+        self.seals += other.seals;
+        self.drains += other.drains;
+        self.late += other.late;
+        self.waits += other.waits;
+        self.renewals += other.renewals;
+        self.retired += other.retired;
+        self.asides += other.asides;
+        self.lent += other.lent;
+        self.replayed_crashes += other.replayed_crashes;
+        self.running += other.running;
+        self.counters.add(&other.counters);
+    }
+
+    /// What, how often, and how often at least in a thousand seeds.
+    pub(crate) fn reached(&self) -> Vec<(&'static str, u64, u64)> {
+        let of = |reason| self.counters.dropped_for(reason);
+        vec![
+            ("steps of a node that receives", self.running, 1),
+            ("crashes", self.crashes, 1),
+            ("crashes during replay", self.replayed_crashes, 1),
+            ("seals", self.seals, 1),
+            ("drains", self.drains, 1),
+            ("steps with late points", self.late, 1),
+            ("receivers that wait", self.waits, 1),
+            ("dictionaries renewed", self.renewals, 0),
+            ("segments retired", self.retired, 1),
+            ("files set aside", self.asides, 1),
+            ("lines lent", self.lent, 1),
+            ("commits", self.counters.wal_commits, 1),
+            ("failed commits", self.counters.wal_failed_commits, 1),
+            ("points carried", self.counters.wal_carried, 1),
+            ("points recovered", self.counters.recovered, 1),
+            ("failed writes", self.counters.write_errors, 1),
+            ("points quarantined", of(carbyne::stats::DropReason::Quarantine), 1),
+            ("points refused", of(carbyne::stats::DropReason::TimestampFuture), 1),
+        ]
+    }
+}
+
+/// A node, what it stands on, and the chance that governs both.
+pub(crate) struct World {
+    ground: Ground,
+    setup: Setup,
+    node: Node,
+    chance: Chance,
+    /// How often what happens, in this seed.
+    weights: Vec<(Act, usize)>,
+    weights_sum: usize,
+    sync_faults: usize,
+    count_max: usize,
+    pub(crate) done: Done,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, plant: Plant) -> World {
+        let mut chance = Chance::new(seed);
+        let has_long_names = chance.permille(250);
+        let metrics = if has_long_names { 60 } else { 1 + chance.below(40) };
+        let names = (0..metrics).map(|index| {
+            let parts = if has_long_names { 5 } else { 0 };
+            let last = "x".repeat(chance.below(60));
+            format!("metric.{index}.{}z{last}", ("y".repeat(230) + ".").repeat(parts)).into_bytes()
+        });
+        let names = names.collect();
+        let setup = setup(&mut chance, plant, has_long_names);
+        let mut disk = SimulatedDisk::new(chance.next(), SPACE);
+        let mut tree = SimulatedTree::new(chance.next());
+        let weather = match chance.below(3) {
+            0 => (Weather::default(), TreeWeather::default()),
+            1 => (
+                Weather { write: 10, sync: 10, directory: 10 },
+                TreeWeather { open: 10, read: 10, write: 10 },
+            ),
+            _ => (
+                Weather { write: 80, sync: 80, directory: 40 },
+                TreeWeather { open: 100, read: 50, write: 100 },
+            ),
+        };
+        (disk.weather, tree.weather) = weather;
+        let factors = [1, 3, 3, 3, 6];
+        let weights: Vec<(Act, usize)> =
+            ACTS.iter().map(|&(act, weight)| (act, weight * factors[chance.below(5)])).collect();
+        let mut ground = Ground { disk, tree, model: Model::new(names) };
+        let count_max = 1 + chance.below(3);
+        let found = read_logs(&ground, plant);
+        let count = 1 + chance.below(count_max);
+        let mut node = Node::start(&mut ground, &setup, None, count, &found);
+        node.now_s = BASE_S + SECONDS;
+        World {
+            ground,
+            setup,
+            node,
+            weights_sum: weights.iter().map(|(_, weight)| weight).sum(),
+            weights,
+            sync_faults: chance.below(3) * 100,
+            count_max,
+            chance,
+            done: Done::default(),
+        }
+    }
+
+    /// Everything goes wrong, then nothing; then power is lost, and nothing goes wrong again.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..STEPS {
+            self.step();
+        }
+        self.settle();
+        self.end(true);
+        self.settle();
+        self.check_disk();
+        self.note();
+    }
+
+    fn step(&mut self) {
+        let mut left = self.chance.below(self.weights_sum);
+        let chosen = self.weights.iter().find(|(_, weight)| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        let act = chosen.expect("the weights have a sum").0;
+        self.act(act);
+        self.node.pass(Duration::from_micros(self.chance.next() % 50_000));
+        let is_dead = self.ground.disk.is_dead() || self.ground.tree.is_dead();
+        if is_dead {
+            let is_power_lost = self.chance.permille(600);
+            self.end(is_power_lost);
+        } else if let Stage::Ended { is_empty } = self.node.stage {
+            self.begin_anew(is_empty);
+        }
+        self.check();
+    }
+
+    fn act(&mut self, act: Act) {
+        let at = self.chance.below(self.node.cores.len());
+        let World { ground, node, chance, .. } = self;
+        let (now, now_s) = (node.now, node.now_s);
+        match act {
+            Act::Receive => self.receive(at),
+            Act::Flood => self.flood(at),
+            Act::Send => node.send(at, chance.permille(500)),
+            Act::Take => {
+                let from = chance.below(node.cores.len());
+                node.take(at, from, &mut ground.model);
+            }
+            Act::TakeSpent => node.take_spent(at),
+            Act::Commit => node.cores[at].commit(now, now_s),
+            Act::WriteLog => node.cores[at].write_log(&mut ground.disk, &mut ground.model),
+            Act::Collect => node.cores[at].collect(&mut ground.model, now),
+            Act::Sweep if node.stage != Stage::Sealing => node.cores[at].begin_sweep(),
+            Act::Fill if node.stage != Stage::Sealing => {
+                node.cores[at].shard.set_time(now_s);
+                node.cores[at].fill(ground, 1 + chance.below(8), now);
+            }
+            Act::Sweep | Act::Fill => {}
+            Act::WriteFiles => node.cores[at].write_files(ground, 1 + chance.below(8)),
+            Act::Complete => {
+                let index = chance.below(8);
+                node.cores[at].complete(ground, index, now);
+            }
+            Act::BeginCheckpoint => node.cores[at].begin_checkpoint(),
+            Act::BeginSync => node.begin_sync(ground),
+            Act::EndSync => {
+                let is_ok = !chance.permille(self.sync_faults);
+                node.end_sync(ground, is_ok);
+            }
+            Act::EndCheckpoint => {
+                if !node.cores[at].end_checkpoint(now, now_s) {
+                    self.end(false);
+                }
+            }
+            Act::Retire => node.cores[at].retire(),
+            Act::Carry => drop(node.cores[at].shard.carry_some()),
+            Act::Inherit => node.inherit(at),
+            Act::Govern => node.govern(ground),
+            Act::Hear => node.hear(at),
+            Act::Age => ground.tree.age(),
+            Act::Change => self.change(),
+            Act::Clock => self.set_clock(),
+            Act::End => self.light_fuse(),
+            Act::Stop if node.stage == Stage::Running => {
+                node.stage = Stage::Stopping { is_drain: chance.permille(500) };
+            }
+            Act::Stop => {}
+        }
+    }
+
+    fn key(&mut self) -> Key {
+        let seconds = SECONDS as usize;
+        let second = u32::try_from(self.chance.below(seconds)).expect("few");
+        (self.chance.below(self.ground.model.names.len()), BASE_S + second)
+    }
+
+    fn receive(&mut self, at: usize) {
+        if self.node.stage != Stage::Running {
+            return;
+        }
+        if self.node.cores[at].shard.must_wait() {
+            self.done.waits += 1;
+            return;
+        }
+        let keys: Vec<Key> = (0..1 + self.chance.below(12)).map(|_| self.key()).collect();
+        let others = self.node.cores.len() - 1;
+        let lends = others > 0 && self.chance.permille(200);
+        let helper = (at + 1 + self.chance.below(others.max(1))) % self.node.cores.len();
+        self.done.lent += u64::from(lends);
+        let model = &mut self.ground.model;
+        self.node.receive(at, &keys, lends.then_some(helper), model);
+    }
+
+    /// What many connections read before any of them asks again whether there is room.
+    fn flood(&mut self, at: usize) {
+        if self.node.stage != Stage::Running || self.node.cores[at].shard.must_wait() {
+            return;
+        }
+        // Real budgets are a hundred times what one read brings; so it is here.
+        let is_big = self.setup.budget_bytes > 1 << 20 && self.chance.permille(150);
+        let count = if is_big { FLOOD } else { 20 };
+        let keys: Vec<Key> = (0..count).map(|_| self.key()).collect();
+        for keys in keys.chunks(100) {
+            self.node.receive(at, keys, None, &mut self.ground.model);
+        }
+    }
+
+    /// A file breaks or heals, a lock is taken or let go, space ends or returns.
+    fn change(&mut self) {
+        let metric = self.chance.below(self.ground.model.names.len());
+        let is_on = self.chance.permille(500);
+        let path = is_on.then(|| self.ground.model.path(metric).to_vec());
+        match self.chance.below(4) {
+            0 => self.ground.tree.broken = path,
+            1 => self.ground.tree.locked = path,
+            2 => self.ground.tree.has_space = self.chance.permille(700),
+            _ => {
+                let capacity = if self.chance.permille(200) { 0 } else { SPACE };
+                self.ground.disk.set_capacity(capacity);
+            }
+        }
+    }
+
+    fn set_clock(&mut self) {
+        self.node.pass(Duration::from_secs(self.chance.next() % 20));
+        let step = u32::try_from(self.chance.below(200)).expect("small");
+        self.node.now_s = match self.chance.below(12) {
+            0 => BASE_S + 400 + 100 * step,
+            1 => BASE_S - 1_000 - step,
+            2 => BASE_S - step,
+            _ => BASE_S + SECONDS + step / 4,
+        };
+    }
+
+    fn light_fuse(&mut self) {
+        let operations = 1 + self.chance.below(30);
+        match self.chance.below(3) {
+            0 => self.ground.disk.light_fuse(operations),
+            1 => self.ground.tree.light_fuse(operations),
+            _ => {
+                let is_power_lost = self.chance.permille(600);
+                self.end(is_power_lost);
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let key = self.key();
+        self.node.check_readable(&self.ground, key);
+        let at = self.chance.below(self.node.cores.len());
+        let core = &mut self.node.cores[at];
+        core.check_accounts();
+        let files = core.log().file_count();
+        assert!(files < 60, "{files} files: the log grows without bound");
+        self.done.running += u64::from(self.node.stage == Stage::Running);
+        self.done.late += u64::from(core.shard.gauges().wal_unlogged > 0);
+        self.node.check_way(&self.ground.model);
+    }
+
+    /// The process ends, is started again, and everything it must have is looked for.
+    fn end(&mut self, is_power_lost: bool) {
+        self.done.crashes += 1;
+        self.done.replayed_crashes += u64::from(self.node.stage == Stage::Recovering);
+        self.restart(is_power_lost);
+    }
+
+    /// The process has ended as it should.
+    fn begin_anew(&mut self, is_empty: bool) {
+        let count = if is_empty { &mut self.done.drains } else { &mut self.done.seals };
+        *count += 1;
+        let is_power_lost = self.chance.permille(300);
+        let found = self.restart(is_power_lost);
+        if is_empty && self.setup.plant == Plant::None {
+            assert_eq!(found, 0, "a drain leaves points in the log");
+        }
+    }
+
+    /// Starts the process anew; returns how many points it replays.
+    fn restart(&mut self, is_power_lost: bool) -> usize {
+        self.note();
+        if is_power_lost {
+            self.ground.disk.lose_power();
+            self.ground.tree.lose_power();
+        } else {
+            self.ground.disk.kill();
+            self.ground.tree.kill();
+        }
+        let found = read_logs(&self.ground, self.setup.plant);
+        if self.setup.is_power {
+            for report in &found.reports {
+                assert_eq!(report.lost_points, 0, "{report:?}");
+                assert!(report.problems.iter().all(is_of_a_crash), "{:?}", report.problems);
+            }
+        }
+        self.ground.model.check_found(&found.last(), &self.ground.tree, is_power_lost);
+        let count = 1 + self.chance.below(self.count_max);
+        let before = Some(&self.node);
+        self.node = Node::start(&mut self.ground, &self.setup, before, count, &found);
+        found.points.len()
+    }
+
+    /// All faults are mended: everything must find its way into its file, and the logs shrink.
+    fn settle(&mut self) {
+        let Ground { disk, tree, .. } = &mut self.ground;
+        (disk.weather, tree.weather) = (Weather::default(), TreeWeather::default());
+        disk.kill();
+        disk.set_capacity(SPACE);
+        tree.mend();
+        self.node.now_s = BASE_S + SECONDS;
+        for _ in 0..ROUNDS_MAX {
+            let World { ground, node, .. } = self;
+            let is_small = node.cores.iter().all(|core| core.is_small(&ground.disk));
+            if node.is_idle() && is_small {
+                return self.check_rest();
+            }
+            self.round();
+            self.check();
+        }
+        let cores = self.node.cores.iter_mut();
+        let state: Vec<_> =
+            cores.map(|core| (core.shard.gauges(), core.log().pressure())).collect();
+        panic!("the node does not come to rest: {:?} {state:?}", self.node.stage);
+    }
+
+    /// Everything that can be done is done once.
+    fn round(&mut self) {
+        let World { ground, node, .. } = self;
+        node.pass(Duration::from_secs(1));
+        let (now, now_s, count) = (node.now, node.now_s, node.cores.len());
+        for at in 0..count {
+            (0..100).for_each(|_| node.inherit(at));
+            node.hear(at);
+            node.send(at, true);
+            (0..count).for_each(|from| node.take(at, from, &mut ground.model));
+            node.take_spent(at);
+            let core = &mut node.cores[at];
+            core.shard.set_time(now_s);
+            core.commit(now, now_s);
+            core.write_log(&mut ground.disk, &mut ground.model);
+            core.collect(&mut ground.model, now);
+            core.begin_sweep();
+            core.fill(ground, 64, now);
+            core.write_files(ground, 64);
+            core.complete(ground, 0, now);
+            core.shard.carry_some();
+            core.begin_checkpoint();
+        }
+        node.begin_sync(ground);
+        node.end_sync(ground, true);
+        let mut is_over = false;
+        for at in 0..count {
+            is_over |= !node.cores[at].end_checkpoint(now, now_s);
+            node.cores[at].retire();
+        }
+        node.govern(ground);
+        if is_over {
+            self.end(false);
+        } else if let Stage::Ended { is_empty } = self.node.stage {
+            self.begin_anew(is_empty);
+        }
+    }
+
+    /// A node at rest has everything in its files, and takes what comes.
+    fn check_rest(&mut self) {
+        for key in self.ground.model.keys() {
+            self.node.check_readable(&self.ground, key);
+        }
+        for core in &mut self.node.cores {
+            let files = core.log().file_count();
+            assert_eq!(core.log().pressure(), Pressure::None, "{files} files");
+            assert!(!core.shard.must_wait(), "{files} files, {:?}", core.shard.gauges());
+        }
+    }
+
+    /// After a run without faults nothing is on the log's disk but what the logs know of.
+    fn check_disk(&mut self) {
+        let cores = self.node.cores.iter_mut();
+        let known =
+            cores.map(|core| core.log().file_count() as usize + core.writer.waiting_files());
+        let names = self.ground.disk.names();
+        assert_eq!(names.len(), known.sum::<usize>(), "{names:?}");
+    }
+
+    fn note(&mut self) {
+        self.done.asides = self.ground.tree.asides() as u64;
+        for core in &mut self.node.cores {
+            let log = core.log().counters();
+            self.done.renewals += log.renewals;
+            self.done.retired += log.retired_segments;
+            self.done.counters.add(&core.shard.all_counters());
+        }
+    }
+}
+
+fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
+    let is_power = plant != Plant::None || !chance.permille(150);
+    let archives = ["1s:5m", "1s:5m,10s:1h"][chance.below(2)];
+    let text = format!("[all]\npattern = .*\nretentions = {archives}\n");
+    let source = Source { file: "storage-schemas.conf", text: &text };
+    let (rules, notices) = Rules::parse(&source, None).expect("good rules");
+    assert!(notices.is_empty(), "{notices:?}");
+    let segments_max = if has_long_names { 14 } else { [6, 8, 12][chance.below(3)] };
+    Setup {
+        is_power,
+        plant,
+        segments_max,
+        budget_bytes: if has_long_names { 100 << 10 } else { [64 << 10, 4 << 20][chance.below(2)] },
+        points_max: [0, 0, 60][chance.below(3)],
+        updates_per_s: [0.0, 0.0, 20.0][chance.below(3)],
+        creates_per_s: [0.0, 0.0, 5.0][chance.below(3)],
+        strategy: [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop][chance.below(3)],
+        batch_bytes: 4_200,
+        rules: Arc::new(rules),
+    }
+}
+
+/// What a commit under way leaves when the end comes: an end that is torn, a first block that is,
+/// or one of the two copies of new names.
+fn is_of_a_crash(problem: &Problem) -> bool {
+    match problem.damage {
+        Damage::Torn { .. } | Damage::Header => true,
+        Damage::Range { .. } => problem.segment.kind == Kind::Names,
+        _ => false,
+    }
+}
