@@ -462,8 +462,10 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0)?;
-    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    // Not cut to nothing first: on a full disk its block would not come back.
+    let text = format!("{}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
     Ok(DirectoryLock { file })
 }
 
