@@ -4,15 +4,19 @@ An image in memory keeps the pace of the machine's real disk, and of whoever els
 the figures; what is lost and what stays is decided by the file system above it.
 """
 
+import contextlib
 import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import time
 
 import pytest
+
+from checks import wait_until
 
 FIBMAP, FIGETBSZ = 1, 2
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
@@ -29,6 +33,7 @@ class Disk:
     def __init__(self, home, name, kind, megabytes, options):
         self.kind, self.image, self.path = kind, home / f"{name}.img", home / name
         self.path.mkdir()
+        self.binds = []
         with open(self.image, "wb") as file:
             file.truncate(megabytes << 20)
         if shutil.which(MAKE[kind][0]) is None:
@@ -39,6 +44,12 @@ class Disk:
     def mount(self):
         subprocess.run(["mount", "-o", "loop,noatime", str(self.image), str(self.path)],
                        check=True)
+
+    def bind(self, directory):
+        """Shows the file system in another place as well."""
+        directory.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", str(self.path), str(directory)], check=True)
+        self.binds.append(directory)
 
     def unmount(self):
         """Waits until nobody holds the file system: a killed node's ring goes a little later."""
@@ -85,15 +96,30 @@ class Disk:
         except OSError:
             pass  # it is not frozen
 
-    def fill(self, left_bytes):
+    def fill(self, left_bytes=0):
         """Takes all space but this much; `free` gives it back."""
-        status = os.statvfs(self.path)
-        with open(self.path / "ballast", "wb") as file:
-            taken = status.f_bavail * status.f_frsize - left_bytes
-            os.posix_fallocate(file.fileno(), 0, max(taken, 1))
+        ballast = self.path / "ballast"
+        ballast.mkdir(exist_ok=True)
+        with open(ballast / "bytes", "wb") as file:
+            taken, piece = 0, 8 << 20
+            while piece >= 1024:
+                status = os.statvfs(self.path)
+                left = status.f_bavail * status.f_frsize - left_bytes
+                try:
+                    os.posix_fallocate(file.fileno(), taken, min(piece, left) if left > 0 else 0)
+                    taken += min(piece, left)
+                except OSError:  # that much is not there, or nothing more is to be taken
+                    piece //= 2
+
+    def fill_inodes(self, left):
+        """Takes all inodes but so many."""
+        ballast = self.path / "ballast"
+        ballast.mkdir(exist_ok=True)
+        for number in range(os.statvfs(self.path).f_ffree - left):
+            (ballast / str(number)).touch()
 
     def free(self):
-        os.unlink(self.path / "ballast")
+        shutil.rmtree(self.path / "ballast")
 
     def first_block(self, file):
         """Where the file begins on the device, in bytes."""
@@ -105,7 +131,8 @@ class Disk:
     def end(self):
         self.thaw()
         # The node of the test is ended by its own fixture before this one; lazily, all the same.
-        subprocess.run(["umount", "-l", str(self.path)], check=False, capture_output=True)
+        for place in [*self.binds, self.path]:
+            subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -135,3 +162,26 @@ def disks(tmp_path):
 def files_below(directory):
     """Every regular file, as pathlib.Path."""
     return [path for path in pathlib.Path(directory).rglob("*") if path.is_file()]
+
+
+@contextlib.contextmanager
+def injected(node, calls, outcome, paths=()):
+    """Has these system calls of the running node end like that and do nothing, on these files or on
+    all. Its rings are out of reach, but warm files are written by plain calls."""
+    if shutil.which("strace") is None:
+        pytest.fail("needs strace: apt-get install -y strace")
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}",
+               "-e", f"inject={calls}:{outcome}", "-p", str(node.process.pid)]
+    tracer = subprocess.Popen(command + [word for path in paths for word in ("-P", str(path))])
+
+    def is_traced():
+        assert tracer.poll() is None, "strace does not attach"
+        tasks = pathlib.Path(f"/proc/{node.process.pid}/task").glob("*/status")
+        return all(f"TracerPid:\t{tracer.pid}" in path.read_text() for path in tasks)
+
+    try:
+        wait_until(is_traced, "strace does not attach", patient=True)
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(20)

@@ -14,6 +14,7 @@ import whisper
 
 import wire
 from checks import real, wait_until
+from disks import injected
 
 CRASHES = 20
 STEADY_METRICS = 100
@@ -197,3 +198,22 @@ def test_control_power_loss_without_syncs_loses_points(kind, mode, disks, start)
     ledger.audit(node)
     with pytest.raises(AssertionError, match="lost"):
         check_last_life(ledger, 0, first, rounds)
+
+
+@real
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_control_a_sync_that_does_nothing_loses_points(kind, disks, start):
+    """The log of the life before is given up when the files are on stable storage; here the sync
+    before that says so and has done nothing."""
+    disk, ledger = disks(kind), Ledger()
+    node = new_node(start, disk).start()
+    every_series_stores(node, ledger)
+    life_under_load(node, disk, ledger, 1)
+    node.settings["wal"]["checkpoint-interval"] = "2s"
+    node.start()
+    with injected(node, "syncfs", "retval=0"):
+        assert not ledger.audit(node), "lost before the test has begun"
+        wait_until(lambda: "replayed log deleted" in node.log(), "the old log stays")
+        crash(node, disk)
+    node.start()
+    assert ledger.audit(node), "nothing is lost without syncs: the files do not matter here"
