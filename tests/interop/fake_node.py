@@ -636,7 +636,7 @@ class Node:
                     "pickle": (self.pickle_connection, "pickle tcp"),
                     "carbonlink": (self.carbonlink_connection, "carbonlink")}
         loop = asyncio.get_running_loop()
-        # Without descriptors asyncio tries each accept 4,096 times and logs every one.
+        # Without descriptors asyncio tries an accept `backlog` times and logs each.
         loop.set_exception_handler(lambda _, context: None if getattr(
             context.get("exception"), "errno", None) == errno.EMFILE
             else loop.default_exception_handler(context))
@@ -646,7 +646,7 @@ class Node:
         for section, (handler, name) in handlers.items():
             if self.config[section]["enabled"]:
                 sock = self.listener(section, socket.SOCK_STREAM, name)
-                await asyncio.start_server(self.guarded(handler), sock=sock, backlog=4096)
+                await asyncio.start_server(self.guarded(handler), sock=sock, backlog=512)
         print("\n".join(self.ports), flush=True)
         loop.add_signal_handler(signal.SIGTERM, self.stopping.set)
         if self.bug != "ignores-hup":
