@@ -6,6 +6,8 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
+use crate::sys::files::is_full;
+
 /// glommio refuses to start a core below this.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
@@ -97,7 +99,7 @@ pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Ob
         written.and(removed)
     });
     if let Err(error) = &result
-        && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        && is_full(error)
     {
         log::error!("disk full, going on without room directory={}", directory.display());
         return Ok(());

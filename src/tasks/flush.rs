@@ -177,7 +177,8 @@ fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
     spawn(ticking).detach();
 }
 
-/// Writes every metric that waits, once, unless the log keeps it for the next run. Returns how many files were handed to the writer.
+/// Writes every metric that waits, once, unless the log keeps it for the next run. Returns how many
+/// files were handed to the writer.
 async fn sweep(core: &Core, writer: &Writer) -> u64 {
     let before = writer.sent_jobs.get();
     core.with_shard(Shard::begin_sweep);

@@ -83,7 +83,7 @@ class Disk:
             os.close(directory)
 
     def cut_power(self):
-        """From here on the disk stays as it is, and every write fails; memory is lost at unmount."""
+        """From here on the disk stays as it is, every write fails, and memory goes at unmount."""
         self.ioctl(SHUTDOWN, struct.pack("I", WITHOUT_JOURNAL_FLUSH))
 
     def freeze(self):
@@ -100,7 +100,7 @@ class Disk:
         """Takes all space but this much; `free` gives it back."""
         ballast = self.path / "ballast"
         ballast.mkdir(exist_ok=True)
-        with open(ballast / "bytes", "wb") as file:
+        with open(ballast / f"bytes-{len(os.listdir(ballast))}", "wb") as file:
             taken, piece = 0, 8 << 20
             while piece >= 1024:
                 status = os.statvfs(self.path)

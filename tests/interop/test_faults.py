@@ -232,6 +232,7 @@ def test_row_11_log_on_the_full_disk(disks, start):
     node.kill()
     disk.unmount()
     disk.mount()
+    disk.fill()  # what had not reached the disk has left some room
     node.start()
     wait_for_points(node, taken, "lost on the full disk, or by starting there")
     disk.free()
