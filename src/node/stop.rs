@@ -29,13 +29,10 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let count = node.cores.len();
     log::info!("stopping: receiving ends");
     node.order_all(|| Order::StopReceiving);
-    let mut progress = Progress { waiting: vec![0; count], told: begun };
+    let is_drain = node.log.is_none() || signal == SIGUSR1;
+    let mut progress = Progress { waiting: vec![0; count], told: begun, is_drain };
     collect(&node, None, &mut progress, |report| matches!(report, Report::Quiet));
-    if node.log.is_some() && signal != SIGUSR1 {
-        seal(node, begun, progress)
-    } else {
-        drain(node, begun, progress, is_writing)
-    }
+    if !is_drain { seal(node, begun, progress) } else { drain(node, begun, progress, is_writing) }
 }
 
 /// Leaves what is not in its file to the log.
@@ -52,7 +49,8 @@ fn seal(mut node: Node, begun: Instant, mut progress: Progress) -> ExitCode {
         _ => false,
     });
     if !is_sealed {
-        log::error!("stopped with points that could not be committed to the log");
+        let left = progress.waiting.iter().sum::<u64>();
+        log::error!("stopped with points that could not be committed to the log count={left}");
         return ExitCode::from(Fatal::Unwritten.status());
     }
     join(&mut node);
@@ -136,6 +134,7 @@ fn tell_totals(total: &Counters, elapsed: Duration) {
 struct Progress {
     waiting: Vec<u64>,
     told: Instant,
+    is_drain: bool,
 }
 
 impl Progress {
@@ -144,7 +143,10 @@ impl Progress {
             self.told = Instant::now();
             let left = self.waiting.iter().sum::<u64>();
             log::info!("stopping: points left to write count={left}");
-            node.lock.tell(&points_left(left.max(1)));
+            // Without a drain nobody waits for this, and a disk that hangs would hold up the stop.
+            if self.is_drain {
+                node.lock.tell(&points_left(left.max(1)));
+            }
         }
     }
 }

@@ -448,6 +448,11 @@ pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
 /// The file whose lock is that of its directory.
 const LOCK_NAME: &str = ".carbyne.lock";
 
+/// Whether there is no room, which may be different later.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Locks a data directory for this process. The error says who holds it.
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     let path = directory.join(LOCK_NAME);
@@ -462,8 +467,16 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0)?;
-    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    // Not cut to nothing first: on a full disk its block would not come back.
+    let text = format!("{}\n", std::process::id());
+    let written = file.write_all_at(text.as_bytes(), 0);
+    match written.and_then(|()| file.set_len(text.len() as u64)) {
+        // The lock holds all the same; only its holder is not told to others.
+        Err(error) if is_full(&error) => {
+            log::error!("write lock file failed file={} error={error}", path.display());
+        }
+        result => result?,
+    }
     Ok(DirectoryLock { file })
 }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
+use crate::sys::files::is_full;
+
 /// glommio refuses to start a core below this.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
@@ -87,12 +89,21 @@ pub fn raise_open_files(needed: u64) -> Result<u64, Obstacle> {
 }
 
 /// Makes a directory if it is missing and checks that files can be made in it. `what` it is, and the
-/// `key` that names it, are for the operator.
+/// `key` that names it, are for the operator. A full disk is no obstacle: a node that ended on one
+/// must come up again, take what its log holds, and go on when there is room.
 pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Obstacle> {
     let probe = directory.join(format!(".carbyne.probe.{}", std::process::id()));
-    let result = std::fs::create_dir_all(directory)
-        .and_then(|()| std::fs::write(&probe, b"probe"))
-        .and_then(|()| std::fs::remove_file(&probe));
+    let result = std::fs::create_dir_all(directory).and_then(|()| {
+        let written = std::fs::write(&probe, b"probe");
+        let removed = std::fs::remove_file(&probe);
+        written.and(removed)
+    });
+    if let Err(error) = &result
+        && is_full(error)
+    {
+        log::error!("disk full, going on without room directory={}", directory.display());
+        return Ok(());
+    }
     result.map_err(|error| Obstacle {
         problem: format!("the {what} {} cannot be written: {error}", directory.display()),
         fix: format!(

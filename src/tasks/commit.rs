@@ -336,13 +336,22 @@ async fn care(core: &Core) {
     }
 }
 
-/// Commits everything that waits; does not end while the log's disk takes nothing.
+/// Commits everything that waits; does not end while the log's disk takes nothing. What is left is
+/// reported meanwhile.
 pub async fn settle(core: &Core) {
     let Some(keeper) = &core.log else { return };
+    let mut told = 0;
     while core.shard.borrow().has_uncommitted() {
+        let counted = core.shard.borrow().all_counters();
+        let left = counted.wal_received - counted.wal_written;
+        if left != told {
+            told = left;
+            core.report(Report::Draining(core.shard.borrow().id(), left));
+        }
         keeper.commit(core);
         sleep(SETTLE_PAUSE).await;
     }
+    core.report(Report::Draining(core.shard.borrow().id(), 0));
 }
 
 /// Ends the log writer and waits until it has closed its files.

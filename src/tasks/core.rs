@@ -81,7 +81,7 @@ pub enum Report {
     InheritanceReleased,
     /// The core receives no more, and what it received is with its owners.
     Quiet,
-    /// So many points of this shard are still to be written.
+    /// So many points of this shard are still to be written, or to be committed to the log.
     Draining(ShardId, u64),
     /// Everything is written but so many points; all that the core has counted.
     Drained(u64, Box<Counters>),

@@ -5,10 +5,10 @@
 //! buffers go round, so a sweep over known files allocates nothing.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use rtrb::{Consumer, Producer};
 
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCH_POINTS, FLUSH_BATCHES};
@@ -18,6 +18,7 @@ use crate::shard::query::Answer;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Report, Stage};
 use crate::tasks::exchange;
+use crate::tasks::log_limit::LogLimit;
 use crate::tasks::writer::{Way, WriteBatch};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.
@@ -31,12 +32,6 @@ const SLICE_POINTS: usize = 4_096;
 
 /// A job's buffer for points is kept up to this capacity: 8 KiB, over all jobs 4 MiB a core.
 const JOB_POINTS_KEPT: usize = 512;
-
-/// One line per cause and this interval.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Causes remembered for that; beyond it the table starts anew.
-const LOG_CAUSES_MAX: usize = 256;
 
 /// This core's end of its writer thread.
 pub struct Writer {
@@ -112,6 +107,14 @@ impl Writer {
         self.thread.unpark();
     }
 
+    fn tell(&self, news: FlushNews, now: Instant) {
+        let (cause, text) = match news {
+            FlushNews::SetAside(text) => ("set aside".to_owned(), text),
+            FlushNews::Failing { cause, text } => (cause, text),
+        };
+        self.log.borrow_mut().tell(Level::Warn, cause, &text, now);
+    }
+
     fn finish(&self, core: &Core, batch: &mut WriteBatch) {
         let now = Instant::now();
         core.with_shard(|shard| {
@@ -119,7 +122,7 @@ impl Writer {
             shard.counters.cold_batches += u64::from(batch.way == Way::Ring);
             for job in &mut batch.jobs[..batch.used] {
                 if let Some(news) = shard.complete(job, now) {
-                    self.log.borrow_mut().tell(news, now);
+                    self.tell(news, now);
                 }
                 if job.points.capacity() > JOB_POINTS_KEPT {
                     job.points = Vec::new();
@@ -174,7 +177,8 @@ fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
     spawn(ticking).detach();
 }
 
-/// Writes every metric that waits, once, unless the log keeps it for the next run. Returns how many files were handed to the writer.
+/// Writes every metric that waits, once, unless the log keeps it for the next run. Returns how many
+/// files were handed to the writer.
 async fn sweep(core: &Core, writer: &Writer) -> u64 {
     let before = writer.sent_jobs.get();
     core.with_shard(Shard::begin_sweep);
@@ -255,33 +259,4 @@ async fn drain(core: &Core, writer: &Writer) {
     }
     let left = core.with_shard(Shard::give_up);
     core.report(Report::Drained(left, Box::new(core.stats().0)));
-}
-
-/// One line per cause and second; how many were held back is said with the next one.
-#[derive(Debug, Default)]
-struct LogLimit {
-    causes: HashMap<String, (Instant, u64)>,
-}
-
-impl LogLimit {
-    fn tell(&mut self, news: FlushNews, now: Instant) {
-        let (cause, text) = match news {
-            FlushNews::SetAside(text) => ("set aside".to_owned(), text),
-            FlushNews::Failing { cause, text } => (cause, text),
-        };
-        if self.causes.len() >= LOG_CAUSES_MAX {
-            self.causes.clear();
-        }
-        match self.causes.get_mut(&cause) {
-            Some((last, held_back)) if now.duration_since(*last) < LOG_INTERVAL => *held_back += 1,
-            Some((last, held_back)) => {
-                log::warn!("{text} also_held_back={held_back}");
-                (*last, *held_back) = (now, 0);
-            }
-            None => {
-                log::warn!("{text}");
-                self.causes.insert(cause, (now, 0));
-            }
-        }
-    }
 }

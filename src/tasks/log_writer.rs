@@ -10,12 +10,15 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
+use log::Level;
 use rtrb::{Consumer, Producer};
 
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::{Durability, LogDirectory, LogFile, SyncMode};
 use crate::sys::ring::{FileOp, FileRing};
+use crate::tasks::log_limit::LogLimit;
 use crate::wal::{BLOCK_BYTES, Commit, FileName, Kind, Outcome, Part, SegmentId};
 
 /// Bytes of zeros written at once while a file is prepared: a millisecond, which a commit that
@@ -112,6 +115,7 @@ struct LogWriter {
     /// Preparing failed; it is not tried again before something has changed.
     is_prepare_vain: bool,
     zeros: Vec<u8>,
+    log: LogLimit,
 }
 
 fn error_of(result: i32) -> io::Error {
@@ -137,6 +141,7 @@ impl LogWriter {
             next_points: 1,
             is_prepare_vain: false,
             zeros: Vec::new(),
+            log: LogLimit::default(),
         };
         for spare in spares {
             writer.adopt(spare);
@@ -161,7 +166,7 @@ impl LogWriter {
     fn commit(&mut self, commit: &mut Commit) -> io::Result<()> {
         for part in commit.parts().filter(|part| part.is_new()) {
             if let Err(error) = self.begin(part.id()) {
-                log::error!("begin log segment failed segment={} error={error}", part.id());
+                self.tell("begin log segment failed", part.id(), &error);
                 part.outcome = Outcome::NotBegun;
             }
         }
@@ -199,12 +204,18 @@ impl LogWriter {
             part.outcome = match error {
                 None => outcome,
                 Some(error) => {
-                    log::error!("write log failed segment={} error={error}", part.id());
+                    self.tell("write log failed", part.id(), &error);
                     self.drop_broken(part)
                 }
             };
         }
         Ok(())
+    }
+
+    /// A disk that takes nothing fails every try, of which the first come quickly.
+    fn tell(&mut self, what: &str, id: SegmentId, error: &io::Error) {
+        let text = format!("{what} segment={id} error={error}");
+        self.log.tell(Level::Error, format!("{what}: {error}"), &text, Instant::now());
     }
 
     /// Never writes to the part's file again. A new one is deleted: nothing in it is acknowledged.
@@ -218,7 +229,7 @@ impl LogWriter {
         match self.directory.remove(&name).and_then(|()| self.directory.sync()) {
             Ok(()) => Outcome::NotBegun,
             Err(error) => {
-                log::error!("delete broken log segment failed segment={id} error={error}");
+                self.tell("delete broken log segment failed", id, &error);
                 Outcome::Broken
             }
         }
@@ -289,7 +300,8 @@ impl LogWriter {
             }
             Err(error) => {
                 // The next commit that needs the file will find out whether it matters.
-                log::warn!("prepare log segment failed error={error}");
+                let text = format!("prepare log segment failed error={error}");
+                self.log.tell(Level::Warn, text.clone(), &text, Instant::now());
                 self.is_prepare_vain = true;
                 Ok(false)
             }
@@ -346,7 +358,7 @@ impl LogWriter {
             Ok(()) => self.spares.extend(spare),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                log::error!("retire log segment failed segment={id} error={error}");
+                self.tell("retire log segment failed", id, &error);
                 return false;
             }
         }
@@ -369,7 +381,7 @@ mod tests {
     use rtrb::RingBuffer;
     use std::path::PathBuf;
     use std::thread::JoinHandle;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const SEGMENT_BYTES: u32 = 128 << 10;
 

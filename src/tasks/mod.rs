@@ -15,6 +15,7 @@
 //! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
 //!   given up.
 //! - *log writer*: a thread of its own on the same core that writes the log, with its own ring.
+//! - *log limit*: no task; keeps the node's log readable while a disk fails.
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
 //!
@@ -30,6 +31,7 @@ pub mod event;
 pub mod exchange;
 pub mod flush;
 pub mod listen;
+pub mod log_limit;
 pub mod log_writer;
 mod pace;
 pub mod receive_pickle;

@@ -149,3 +149,10 @@ def closed_within(connection, what, seconds=20):
             return True
 
     wait_until(closed, what, seconds)
+
+
+def real(function):
+    """For a check that only the real node can take, because the fake one has no log. Such a check
+    has a control of its own beside it: the same trouble where it must do harm."""
+    function.runs = [("carbyne", None)]
+    return function

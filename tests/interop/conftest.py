@@ -9,6 +9,7 @@ import pytest
 
 import checks
 import node as nodes
+from disks import disks  # noqa: F401, a fixture
 
 os.environ.setdefault("GRAPHITE_SETTINGS_MODULE", "graphite_settings")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "graphite.settings")

@@ -467,7 +467,16 @@ class Node:
             archives, xff, method = self.creation(name)
             for directory in reversed(path.parents):
                 directory.mkdir(exist_ok=True)
-            whisper.create(str(path), archives, xFilesFactor=xff, aggregationMethod=method)
+            try:
+                whisper.create(str(path), archives, xFilesFactor=xff, aggregationMethod=method)
+                # The library does not look whether all of its bytes were taken.
+                if path.stat().st_size < 12 * sum(points for _, points in archives):
+                    raise OSError(errno.ENOSPC, "no room for a whole file")
+            except OSError:
+                path.unlink(missing_ok=True)
+                if self.bug == "dead-files":
+                    path.touch()
+                raise
             self.total["creates"] += 1
         whisper.update_many(str(path), list(points.items()))
         self.total["updateOperations"] += 1
@@ -487,7 +496,7 @@ class Node:
         return True
 
     async def flush(self, everything=False):
-        loop = asyncio.get_running_loop()
+        loop, told = asyncio.get_running_loop(), set()
         for name in list(self.cache):
             if not everything:
                 fresh = not self.path(name).exists()
@@ -508,8 +517,12 @@ class Node:
                 else:
                     outcome = await loop.run_in_executor(None, self.write, name, points)
             except (OSError, whisper.WhisperException) as error:
-                log("WARN", f"file not written error={error}")
-                if getattr(error, "errno", None) not in (errno.ENAMETOOLONG, errno.ENOTDIR):
+                cause = getattr(error, "errno", None)
+                if cause not in told or self.bug == "log-per-failure":
+                    log("WARN", f"file not written error={error} metric={name}")
+                told.add(cause)
+                if self.bug != "error-drops-points" and cause not in (
+                        errno.ENAMETOOLONG, errno.ENOTDIR):
                     continue
                 outcome = "dropped"
             if outcome == "later":
@@ -558,9 +571,21 @@ class Node:
             self.insert(f"{prefix}.{key}", value, now)
 
     async def report_loop(self):
+        interval = seconds(self.config["common"]["metric-interval"])
         while True:
-            await asyncio.sleep(seconds(self.config["common"]["metric-interval"]))
+            due = time.time() + interval
+            await asyncio.sleep(interval)
+            while self.bug == "wall-timers" and time.time() < due:
+                await asyncio.sleep(0.05)
             self.report()
+
+    async def spin_without_descriptors(self):
+        while True:
+            await asyncio.sleep(0.001)
+            try:
+                os.close(os.dup(0))
+            except OSError as error:
+                log("WARN", f"accept failed error={error}")
 
     # --- life
 
@@ -611,13 +636,17 @@ class Node:
                     "pickle": (self.pickle_connection, "pickle tcp"),
                     "carbonlink": (self.carbonlink_connection, "carbonlink")}
         loop = asyncio.get_running_loop()
+        # Without descriptors asyncio tries an accept `backlog` times and logs each.
+        loop.set_exception_handler(lambda _, context: None if getattr(
+            context.get("exception"), "errno", None) == errno.EMFILE
+            else loop.default_exception_handler(context))
         if self.config["udp"]["enabled"]:
             self.udp = self.listener("udp", socket.SOCK_DGRAM, "line udp")
             loop.add_reader(self.udp, self.udp_ready)
         for section, (handler, name) in handlers.items():
             if self.config[section]["enabled"]:
                 sock = self.listener(section, socket.SOCK_STREAM, name)
-                await asyncio.start_server(self.guarded(handler), sock=sock, backlog=4096)
+                await asyncio.start_server(self.guarded(handler), sock=sock, backlog=512)
         print("\n".join(self.ports), flush=True)
         loop.add_signal_handler(signal.SIGTERM, self.stopping.set)
         if self.bug != "ignores-hup":
@@ -625,6 +654,8 @@ class Node:
         else:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         tasks = [asyncio.create_task(self.flush_loop()), asyncio.create_task(self.report_loop())]
+        if self.bug == "emfile-spins":
+            tasks.append(asyncio.create_task(self.spin_without_descriptors()))
         await self.stopping.wait()
         for task in tasks:
             task.cancel()

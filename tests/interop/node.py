@@ -78,6 +78,8 @@ class Node:
         if not self.fake:
             self.settings["common"]["shards"] = 2
             self.settings["cache"]["memory-budget"] = "64MiB"
+            # Not beside the data directory: on a disk with trouble the log is only when asked for.
+            self.settings["wal"] = {"directory": str(home / "log")}
         for section, _ in KINDS.values():
             self.settings[section] = {"enabled": True, "listen": "127.0.0.1:0"}
         for section, keys in settings.items():
@@ -105,6 +107,7 @@ class Node:
         self.out, self.err = self.home / "stdout", self.home / "stderr"
         with open(self.out, "ab") as out, open(self.err, "ab") as err:
             self.out_start, self.err_start = out.tell(), err.tell()
+            self.stopped = False
             self.process = subprocess.Popen(
                 self.command + arguments, cwd=self.home, stdin=subprocess.DEVNULL,
                 stdout=out, stderr=err, preexec_fn=raise_file_limit)
@@ -144,19 +147,21 @@ class Node:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def stop(self, seconds=60):
-        """SIGTERM, and the end it must lead to: everything written, status 0, no complaints. Points
-        whose file can never be written, as some tests arrange, end in `status_at_stop`."""
+    def stop(self, seconds=60, number=None):
+        """A drain, and the end it must lead to: everything written, status 0, no complaints. Points
+        whose file can never be written, as some tests arrange, end in `status_at_stop`. SIGTERM as
+        `number` leaves the points to the log, for the next start."""
         self.assert_up()
         self.stopped = True
-        self.signal(signal.SIGTERM)
+        number = number or (signal.SIGTERM if self.fake else signal.SIGUSR1)
+        self.signal(number)
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the node has not stopped {seconds} s after SIGTERM") from None
+            raise AssertionError(f"the node has not stopped {seconds} s after {number!r}") from None
         assert status in (0, self.status_at_stop), (
-            f"status {status} after SIGTERM: {self.log()[-2000:]}")
+            f"status {status} after {number!r}: {self.log()[-2000:]}")
         self.assert_quiet_log()
 
     def kill(self):

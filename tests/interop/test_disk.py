@@ -1,12 +1,9 @@
 """Trouble under the node: a hung disk, a cache that is full, damaged files."""
 
-import os
 import pathlib
 import struct
-import subprocess
 import time
 
-import pytest
 import whisper
 
 import wire
@@ -14,48 +11,17 @@ from checks import Probe, check, wait_for_points, wait_until
 from node import read_file
 
 NOW = int(time.time())
-FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """An ext4 file system of its own in a file, as a path; thawed and gone afterwards."""
-    if os.geteuid() != 0:
-        pytest.skip("a frozen file system needs root: mount and fsfreeze")
-    image, mount = tmp_path / "disk.img", tmp_path / "disk"
-    mount.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m0", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop,noatime", str(image), str(mount)], check=True)
-    try:
-        yield mount
-    finally:
-        freeze(mount, FITHAW)
-        # The node of the test is ended by its own fixture before this one; lazily, all the same.
-        subprocess.run(["umount", "-l", str(mount)], check=False)
-
-
-def freeze(mount, request):
-    import fcntl
-    directory = os.open(mount, os.O_RDONLY)
-    try:
-        fcntl.ioctl(directory, request, 0)
-    except OSError:
-        if request == FIFREEZE:
-            raise
-    finally:
-        os.close(directory)
 
 
 @check(bug="blocks-on-disk", sees="disturbed|failed")
-def test_row_18_hung_disk(small_disk, start):
-    node = start(data=small_disk / "data")
+def test_row_18_hung_disk(disks, start):
+    disk = disks()
+    node = start(data=disk.path / "data")
     before = [(f"frozen.m{metric}", 1, NOW - 100) for metric in range(200)]
     node.send(before)
     wait_until(lambda: all(node.on_disk(name) for name, _, _ in before), "no files")
     during = []
-    freeze(small_disk, FIFREEZE)
+    disk.freeze()
     try:
         with Probe(node, answer_seconds=4) as probe:
             for second in range(10 if start.real else 5):
@@ -65,7 +31,7 @@ def test_row_18_hung_disk(small_disk, start):
                 during += part
                 time.sleep(1)  # the disk hangs this long; nothing is waited for
     finally:
-        freeze(small_disk, FITHAW)
+        disk.thaw()
     probe.arrived()
     wait_for_points(node, during, "lost by the hung disk")
     node.assert_memory(64 << 20, "while the disk hung")
