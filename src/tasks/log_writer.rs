@@ -6,10 +6,12 @@
 //! of the next segment of points, so that a rotation costs one write. A spare that was a segment
 //! before needs no zeros: its old frames are nobody's.
 //!
-//! A file whose write or sync failed is never written to again.
+//! A file whose write or sync failed is never written to again. The log tries again, and for long
+//! if its disk is full: the first failure is told, then one in a while, and the end of it.
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer};
 
@@ -24,6 +26,9 @@ const FILL_BYTES: usize = 1 << 20;
 
 /// Files kept for their next use; more are deleted.
 const SPARES_MAX: usize = 2;
+
+/// Least time between two words about failures.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a shard's log is written.
 #[derive(Debug, Clone)]
@@ -111,6 +116,11 @@ struct LogWriter {
     next_points: u32,
     /// Preparing failed; it is not tried again before something has changed.
     is_prepare_vain: bool,
+    /// That was told.
+    is_prepare_told: bool,
+    /// Commits that failed since one has succeeded, and when that was told last.
+    failures: u64,
+    complained: Option<Instant>,
     zeros: Vec<u8>,
 }
 
@@ -136,6 +146,9 @@ impl LogWriter {
             prepared: None,
             next_points: 1,
             is_prepare_vain: false,
+            is_prepare_told: false,
+            failures: 0,
+            complained: None,
             zeros: Vec::new(),
         };
         for spare in spares {
@@ -161,7 +174,7 @@ impl LogWriter {
     fn commit(&mut self, commit: &mut Commit) -> io::Result<()> {
         for part in commit.parts().filter(|part| part.is_new()) {
             if let Err(error) = self.begin(part.id()) {
-                log::error!("begin log segment failed segment={} error={error}", part.id());
+                self.complain("begin log segment", part.id(), &error);
                 part.outcome = Outcome::NotBegun;
             }
         }
@@ -199,12 +212,34 @@ impl LogWriter {
             part.outcome = match error {
                 None => outcome,
                 Some(error) => {
-                    log::error!("write log failed segment={} error={error}", part.id());
+                    self.complain("write log", part.id(), &error);
                     self.drop_broken(part)
                 }
             };
         }
+        self.count(commit);
         Ok(())
+    }
+
+    /// Tells of a failure, unless one was told shortly before.
+    fn complain(&mut self, what: &str, id: SegmentId, error: &io::Error) {
+        if self.complained.is_none_or(|told| told.elapsed() >= COMPLAINT_INTERVAL) {
+            self.complained = Some(Instant::now());
+            let before = self.failures;
+            log::error!("{what} failed segment={id} error={error} failed_before={before}");
+        }
+    }
+
+    /// Counts failed commits, and says when they have ended.
+    fn count(&mut self, commit: &mut Commit) {
+        let is_bad = |part: &mut Part| matches!(part.outcome, Outcome::NotBegun | Outcome::Broken);
+        if commit.parts().any(is_bad) {
+            self.failures += 1;
+        } else if self.failures > 0 {
+            let shard = self.options.shard;
+            log::info!("log goes on shard={shard} failed_commits={}", self.failures);
+            (self.failures, self.complained) = (0, None);
+        }
     }
 
     /// Never writes to the part's file again. A new one is deleted: nothing in it is acknowledged.
@@ -284,12 +319,15 @@ impl LogWriter {
         };
         match result {
             Ok((prepared, has_more)) => {
+                self.is_prepare_told &= has_more;
                 self.prepared = Some(prepared);
                 Ok(has_more)
             }
             Err(error) => {
                 // The next commit that needs the file will find out whether it matters.
-                log::warn!("prepare log segment failed error={error}");
+                if !std::mem::replace(&mut self.is_prepare_told, true) {
+                    log::warn!("prepare log segment failed error={error}");
+                }
                 self.is_prepare_vain = true;
                 Ok(false)
             }
