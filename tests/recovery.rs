@@ -342,6 +342,7 @@ fn an_unknown_version_is_refused_and_left_alone() {
         let before = whole(&log);
         let from = sample.node.log().len();
         sample.node.launch(&options(1), &wal());
+        wait_for("the refusal", || !sample.node.is_alive());
         let (code, said) = sample.node.wait();
         let said = &said[from..];
         assert_eq!(code, REFUSED, "{said}");
@@ -364,6 +365,7 @@ fn a_segment_that_cannot_be_read_is_no_empty_one() {
     std::os::unix::fs::symlink(&path, &path).expect("make a link");
     let from = sample.node.log().len();
     sample.node.launch(&options(1), &wal());
+    wait_for("the refusal", || !sample.node.is_alive());
     let (code, said) = sample.node.wait();
     assert_eq!(code, REFUSED, "{}", &said[from..]);
     assert!(said[from..].contains(&format!("{id}")), "{}", &said[from..]);
@@ -402,6 +404,7 @@ fn two_nodes_do_not_share_a_log() {
     let shared = format!("{}\ndirectory = \"{}\"", wal(), one.wal().display());
     let mut two = NodeProcess::start_with("log-thief", &options(1), &wal());
     two.launch(&options(1), &shared);
+    wait_for("the refusal", || !two.is_alive());
     let (code, said) = two.wait();
     assert_eq!(code, LOCKED, "{said}");
     let words = format!("log directory {}", one.wal().display());
@@ -438,7 +441,8 @@ fn a_million_points_are_replayed_before_the_node_is_ready() {
     let from = node.log().len();
     node.launch(&options(2), wal);
     while !node.log()[from..].contains("replaying log logs=") {
-        assert!(node.is_alive(), "{}", node.log());
+        let is_ready = node.log()[from..].contains("ready shards");
+        assert!(node.is_alive() && !is_ready, "{}", node.log());
         std::thread::sleep(Duration::from_millis(1));
     }
     node.signal("-STOP");
