@@ -82,7 +82,11 @@ fn nothing_is_refused_or_lost_while_one_node_takes_over_from_another() {
         assert!(count > 20, "{metric}: only {count} were sent");
         let missing = (0..count).filter(|n| !found.iter().any(|(time, _)| *time == first_s + n));
         let missing: Vec<u32> = missing.collect();
-        assert!(missing.is_empty(), "{metric}: {} of {count} are missing: {missing:?}", missing.len());
+        assert!(
+            missing.is_empty(),
+            "{metric}: {} of {count} are missing: {missing:?}",
+            missing.len()
+        );
         assert_eq!(found, expected, "{metric}");
     };
     for (sender, &count) in counts.iter().enumerate() {

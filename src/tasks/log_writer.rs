@@ -6,7 +6,8 @@
 //! of the next segment of points, so that a rotation costs one write. A spare that was a segment
 //! before needs no zeros: its old frames are nobody's.
 //!
-//! A file whose write or sync failed is never written to again.
+//! A file whose write or sync failed is never written to again. The log tries again, and for long
+//! if its disk is full: a failure a second is told, and the end of it.
 
 use std::io;
 use std::path::Path;
@@ -114,6 +115,8 @@ struct LogWriter {
     next_points: u32,
     /// Preparing failed; it is not tried again before something has changed.
     is_prepare_vain: bool,
+    /// Commits that failed since one has succeeded.
+    failures: u64,
     zeros: Vec<u8>,
     log: LogLimit,
 }
@@ -140,6 +143,7 @@ impl LogWriter {
             prepared: None,
             next_points: 1,
             is_prepare_vain: false,
+            failures: 0,
             zeros: Vec::new(),
             log: LogLimit::default(),
         };
@@ -209,6 +213,7 @@ impl LogWriter {
                 }
             };
         }
+        self.count(commit);
         Ok(())
     }
 
@@ -216,6 +221,18 @@ impl LogWriter {
     fn tell(&mut self, what: &str, id: SegmentId, error: &io::Error) {
         let text = format!("{what} segment={id} error={error}");
         self.log.tell(Level::Error, format!("{what}: {error}"), &text, Instant::now());
+    }
+
+    /// Counts commits that failed, and says when they have ended.
+    fn count(&mut self, commit: &mut Commit) {
+        let is_bad = |part: &mut Part| matches!(part.outcome, Outcome::NotBegun | Outcome::Broken);
+        if commit.parts().any(is_bad) {
+            self.failures += 1;
+        } else if self.failures > 0 {
+            let shard = self.options.shard;
+            log::info!("log goes on shard={shard} failed_commits={}", self.failures);
+            self.failures = 0;
+        }
     }
 
     /// Never writes to the part's file again. A new one is deleted: nothing in it is acknowledged.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::fatal::{Fatal, die};
 use crate::metric::batch;
 use crate::shard::route::owner;
 use crate::sys::doorbell::Doorbell;
@@ -147,11 +148,16 @@ impl Reader<'_> {
         self.tell(&files, &replay.finish());
     }
 
+    /// A segment's bytes. What the disk cannot give comes as zeros; but a file that is there and
+    /// cannot be opened is whole perhaps, and would be deleted with the others at the end.
     fn bytes(&self, id: SegmentId) -> Vec<u8> {
         let name = FileName::Segment(id).to_string();
         self.directory.read(&name).unwrap_or_else(|error| {
-            log::error!("read log segment failed segment={id} error={error}");
-            Vec::new()
+            let text = format!(
+                "read log segment {id}: {error}; make it readable, or move it away and lose what \
+                 is in it"
+            );
+            die(Fatal::Preflight, &text)
         })
     }
 

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+pub(crate) mod log_dir;
+pub(crate) mod sent;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -123,6 +126,12 @@ impl NodeProcess {
         assert!(sent.success());
     }
 
+    /// Ends the process as a crash does, with no time for anything.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill the node");
+        self.child.wait().expect("wait for the node");
+    }
+
     /// Waits for the end; returns the exit code and the log.
     pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("wait for the node");
@@ -169,7 +178,10 @@ fn launch(directory: &Path, options: &NodeOptions<'_>, wal: &str) -> Child {
 
 fn spawn(directory: &Path, arguments: &[&str], config: &Path) -> Child {
     let log = std::fs::File::options().append(true).open(directory.join("log"));
-    Command::new(env!("CARGO_BIN_EXE_carbyne"))
+    // A write beyond a limit on the length of files is to fail, and not to kill.
+    Command::new("sh")
+        .args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_carbyne"))
         .args(arguments)
         .arg(config)
         .stdout(Stdio::piped())
@@ -209,17 +221,22 @@ impl Client {
 
     /// The cached points of several metrics, asked for at once.
     pub(crate) fn query_all(&mut self, names: &[&str]) -> Vec<Vec<(u32, f64)>> {
+        self.try_query_all(names).expect("ask and read the answers")
+    }
+
+    /// The same of a node that may end at any time.
+    pub(crate) fn try_query_all(&mut self, names: &[&str]) -> io::Result<Vec<Vec<(u32, f64)>>> {
         let requests: Vec<u8> = names.iter().flat_map(|name| request(name)).collect();
-        self.stream.write_all(&requests).expect("ask");
+        self.stream.write_all(&requests)?;
         let mut answers = Vec::with_capacity(names.len());
         for _ in names {
             let mut length = [0; 4];
-            self.stream.read_exact(&mut length).expect("read the answer's length");
+            self.stream.read_exact(&mut length)?;
             let mut body = vec![0; u32::from_be_bytes(length) as usize];
-            self.stream.read_exact(&mut body).expect("read the answer");
+            self.stream.read_exact(&mut body)?;
             answers.push(datapoints(&body));
         }
-        answers
+        Ok(answers)
     }
 }
 

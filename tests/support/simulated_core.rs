@@ -33,7 +33,7 @@ const LATE_SHARE: usize = 80;
 /// What the log writer is asked for.
 #[derive(Debug)]
 enum Errand {
-    Commit(Commit),
+    Commit(Box<Commit>),
     Retire(SegmentId),
 }
 
@@ -156,7 +156,7 @@ impl Core {
         if self.plant == Plant::CarryEarly {
             return self.commit_early(commit, now);
         }
-        self.errands.push_back(Errand::Commit(commit));
+        self.errands.push_back(Errand::Commit(Box::new(commit)));
     }
 
     /// Plants a bug: what was carried counts as committed before it is. Nobody is told that what
@@ -209,7 +209,7 @@ impl Core {
             None => {}
             Some((Errand::Retire(id), is_ok)) => self.log().retired(id, is_ok),
             Some((Errand::Commit(commit), _)) => {
-                self.log().committed(commit, now);
+                self.log().committed(*commit, now);
                 self.shard.log_late();
                 let counters = self.log().counters();
                 if self.is_power {
