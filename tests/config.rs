@@ -217,10 +217,6 @@ fn bad_values() {
     check("[tcp]\nidle-timeout = \"1ms\"", "to \"8760h\" or 0");
     check("[tcp]\nmax-connections = 0", "expected an integer from 1 to");
     check("[pickle]\nmax-message-size = 0", "max-message-size: expected bytes");
-    let inside = "[whisper]\ndata-dir = \"/a/b/\"\n[wal]\ndirectory = \"/a/b/c\"";
-    check(inside, "[wal] directory: \"/a/b/c\" is inside of data-dir \"/a/b/\"");
-    check("[wal]\nsync-mode = \"of\"", "sync-mode");
-    check("[wal]\ncommit-interval = \"2s\"", "commit-interval");
     check("[pickle]\nlisten = \"127.0.0.1:2003\"", "port 2003 is already that of [tcp]");
     check("[logging]\nlevel = \"warning\"", "did you mean `warn`?");
     check("[carbonserver]\nstats-percentiles = [\"99\"]", "expected a list of integers");
@@ -249,6 +245,14 @@ fn bad_values() {
     check("[[cache]]\nmax-size = 5", "f:1: [cache]: expected a table of keys");
     check("[cache]\nmax-size = = 5", "f:2: not TOML: ");
     check("[cache]\n[cache]", "f:2: not TOML: ");
+}
+
+#[test]
+fn bad_values_of_the_log() {
+    let inside = "[whisper]\ndata-dir = \"/a/b/\"\n[wal]\ndirectory = \"/a/b/c\"";
+    check(inside, "[wal] directory: \"/a/b/c\" is inside of data-dir \"/a/b/\"");
+    check("[wal]\nsync-mode = \"of\"", "sync-mode");
+    check("[wal]\ncommit-interval = \"2s\"", "commit-interval");
 }
 
 #[test]

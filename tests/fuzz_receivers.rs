@@ -351,5 +351,5 @@ fn check_end(node: &mut NodeProcess, probes: &[(String, u32, f64)]) {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     names.sort();
-    assert_eq!(names, ["log", "node.toml", "schemas.conf", "whisper"]);
+    assert_eq!(names, ["log", "node.toml", "schemas.conf", "whisper", "whisper.wal"]);
 }

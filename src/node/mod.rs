@@ -65,8 +65,8 @@ struct Node {
     released_count: usize,
 }
 
-/// Runs a node until it is told to stop. With `takes_over`, from the node that runs on the same data
-/// directory, which is stopped.
+/// Runs a node until it is told to stop. With `takes_over`, from the node that runs on the same
+/// data directory, which is stopped.
 pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode {
     if let Err(error) = logging::start(&config.logging) {
         let _ = writeln!(std::io::stderr(), "carbyne: open the log file: {error}");

@@ -88,9 +88,9 @@ pub fn raise_open_files(needed: u64) -> Result<u64, Obstacle> {
     })
 }
 
-/// Makes a directory if it is missing and checks that files can be made in it. `what` it is, and the
-/// `key` that names it, are for the operator. A full disk is no obstacle: a node that ended on one
-/// must come up again, take what its log holds, and go on when there is room.
+/// Makes a directory if it is missing and checks that files can be made in it. `what` it is, and
+/// the `key` that names it, are for the operator. A full disk is no obstacle: a node that ended on
+/// one must come up again, take what its log holds, and go on when there is room.
 pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Obstacle> {
     let probe = directory.join(format!(".carbyne.probe.{}", std::process::id()));
     let result = std::fs::create_dir_all(directory).and_then(|()| {
