@@ -139,9 +139,9 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
         node.send(sent[-len(names):])
     wait_for_files(node, sent, "no files")
     assert node.stat("wal.checkpoints") == 0, "too slow: this test is to see the first checkpoint"
-    disk.cut_power()
-    deadline = time.monotonic() + 30
-    with contextlib.suppress(OSError), wire.connect(node.port("line")) as connection:
+    deadline = time.monotonic() + 120
+    with contextlib.suppress(OSError), injected(node, "syncfs", "error=EIO"), \
+            wire.connect(node.port("line")) as connection:
         while node.alive():
             assert time.monotonic() < deadline, "goes on although a sync has failed"
             points = round_of(names, next(ages))
@@ -153,6 +153,7 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     assert node.process.returncode == 74, node.log()
     assert "checkpoint failed" in node.log(), node.log()
     sent += [point for when, points in late if when < ended - 1 for point in points]
+    disk.cut_power()
     disk.unmount()
     disk.mount()
     node.start()
@@ -423,12 +424,14 @@ def test_row_19_slow_log_disk(disks, start):
             sent += points
         wait_for_points(node, sent, "lost on the slow disk")
         node.reported()
+        received = node.stat("wal.received_points")
+        behind = received - node.stat("wal.synced_points")
+        wait_until(lambda: node.stat("wal.synced_points") >= received, "not synced", 60)
         commits, seconds = node.stat("wal.commits") - commits, time.monotonic() - begun
-        told = node.stat("wal.received_points") - node.stat("wal.synced_points")
     probe.arrived()
-    assert seconds > 2, f"the disk was not slow: {seconds:.1f} s"
+    assert seconds > 3, f"the disk was not slow: {seconds:.1f} s"
     assert commits < 30 * seconds, f"commits do not grow: {commits} in {seconds:.1f} s"
-    print(f"{len(sent)} points in {seconds:.1f} s and {commits} commits, {told} behind at the end")
+    print(f"{len(sent)} points in {seconds:.1f} s and {commits} commits, {behind} behind at first")
     node.assert_memory(64 << 20, "with a slow log")
     assert node.dropped_sum() == 0, f"TCP must be slowed down, not dropped: {node.dropped()}"
     node.stop(60, signal.SIGTERM)
