@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use carbyne::metric::batch;
@@ -272,8 +272,9 @@ impl Core {
         let mut busy_count = 0;
         while batch.jobs.len() < jobs_max {
             let mut job = FlushJob::empty();
+            let before = self.held(&ground.model);
             let found = self.shard.next_flush(now, &mut job);
-            self.note_quarantined(ground);
+            self.note_quarantined(ground, &before);
             match found {
                 NextJob::Ready => batch.jobs.push(job),
                 NextJob::Busy => {
@@ -359,30 +360,40 @@ impl Core {
                 }
                 _ => {}
             }
+            let before = self.held(&ground.model);
             self.shard.complete(&mut job, now);
-            self.note_quarantined(ground);
+            self.note_quarantined(ground, &before);
         }
         if !ghosts.is_empty() {
             self.batches.push_front(Batch { jobs: ghosts, next: 0, is_ghost: true });
         }
     }
 
-    /// Finds the points that a quarantine has just dropped: no more than were counted.
-    fn note_quarantined(&mut self, ground: &mut Ground) {
+    /// What the shard has of each of its metrics.
+    fn held(&self, model: &Model) -> Vec<(Key, u64)> {
+        let names = model.names.iter().enumerate();
+        let points = names.filter(|(_, name)| self.owns(name)).flat_map(|(metric, name)| {
+            let points = self.shard.points_of(name).into_iter();
+            points.map(move |point| ((metric, point.timestamp_s), whole(point.value)))
+        });
+        points.collect()
+    }
+
+    /// Finds the points that a quarantine has just dropped: just those that were counted. One that
+    /// its file shows is dropped all the same: an earlier run may have written it there, and a
+    /// failed sync lost it, so that only the page cache has it, and the log had to bring it back.
+    fn note_quarantined(&mut self, ground: &mut Ground, before: &[(Key, u64)]) {
         let counted = self.shard.counters.dropped_for(DropReason::Quarantine);
-        let mut dropped = counted - self.quarantined;
+        let dropped = counted - std::mem::replace(&mut self.quarantined, counted);
         if dropped == 0 {
             return;
         }
-        self.quarantined = counted;
-        for key in ground.model.keys() {
-            let is_own = self.owns(&ground.model.names[key.0]);
-            let Some(latest) = ground.model.latest(key).filter(|_| is_own) else { continue };
-            if self.readable(ground, key) != Some(latest) {
-                assert!(dropped > 0, "{key:?}: a point is gone that nobody has counted");
-                dropped -= 1;
-                ground.model.drop_point(key, latest);
-            }
+        let after: BTreeSet<(Key, u64)> = self.held(&ground.model).into_iter().collect();
+        let gone: Vec<_> = before.iter().filter(|held| !after.contains(held)).collect();
+        assert_eq!(gone.len() as u64, dropped, "points that nobody has counted are gone: {gone:?}");
+        for &(key, value) in gone {
+            let is_shown = self.readable(ground, key) == Some(value);
+            ground.model.drop_point(key, value, is_shown);
         }
     }
 
@@ -474,7 +485,7 @@ fn drop_unreachable(model: &mut Model, job: &FlushJob) {
     for point in &job.points {
         if job.now_s > point.timestamp_s + FINE_SPAN_S {
             let metric = model.metric_of_path(&job.path);
-            model.drop_point((metric, point.timestamp_s), whole(point.value));
+            model.drop_point((metric, point.timestamp_s), whole(point.value), false);
         }
     }
 }

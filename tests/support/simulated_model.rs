@@ -115,15 +115,16 @@ impl Model {
         }
     }
 
-    /// The point, and whatever it replaced, was dropped and counted.
-    pub(crate) fn drop_point(&mut self, key: Key, value: u64) {
+    /// The point, and whatever it replaced, was dropped and counted. `is_shown`: its file has it, but
+    /// maybe only until power is lost.
+    pub(crate) fn drop_point(&mut self, key: Key, value: u64, is_shown: bool) {
         let history = self.histories.get_mut(&key).expect("it was accepted");
         let order = history.order_of(value).expect("it was accepted");
         for floor in [&mut history.written, &mut history.synced] {
             *floor = if *floor <= order { 0 } else { *floor };
         }
         history.dropped = history.dropped.max(order);
-        if history.latest == Some(value) {
+        if history.latest == Some(value) && !is_shown {
             history.latest = None;
         }
     }
@@ -137,10 +138,11 @@ impl Model {
         self.histories.keys().copied().collect()
     }
 
-    /// After a drain everything is on stable storage, in its file.
+    /// After a drain everything is on stable storage, in its file, but what was dropped.
     pub(crate) fn acknowledge_all(&mut self) {
         for history in self.histories.values_mut() {
-            if let Some(order) = history.latest.and_then(|latest| history.order_of(latest)) {
+            let latest = history.latest.and_then(|latest| history.order_of(latest));
+            if let Some(order) = latest.filter(|&order| order > history.dropped) {
                 (history.written, history.synced) = (order, order);
             }
         }
