@@ -25,7 +25,7 @@ const BASE_S: u32 = 1_700_000_000;
 const SECONDS: u32 = 5;
 
 /// A point too many for the log's buffers, in one go.
-const FLOOD: usize = 4_000;
+const FLOOD: usize = 16_000;
 
 /// Rounds in which a mended node must come to rest.
 const ROUNDS_MAX: usize = 1_500;
@@ -65,8 +65,8 @@ const ACTS: [(Act, usize); 26] = [
     (Act::Receive, 300),
     (Act::Flood, 8),
     (Act::Send, 80),
-    (Act::Take, 120),
-    (Act::TakeSpent, 60),
+    (Act::Take, 240),
+    (Act::TakeSpent, 120),
     (Act::Commit, 200),
     (Act::WriteLog, 320),
     (Act::Collect, 260),
@@ -189,9 +189,8 @@ impl World {
             ),
         };
         (disk.weather, tree.weather) = weather;
-        let factors = [1, 3, 3, 3, 6];
         let weights: Vec<(Act, usize)> =
-            ACTS.iter().map(|&(act, weight)| (act, weight * factors[chance.below(5)])).collect();
+            ACTS.iter().map(|&(act, weight)| (act, weight * factor(&mut chance, act))).collect();
         let mut ground = Ground { disk, tree, model: Model::new(names) };
         let count_max = 1 + chance.below(3);
         let found = read_logs(&ground, plant);
@@ -326,9 +325,16 @@ impl World {
             return;
         }
         // Real budgets are a hundred times what one read brings; so it is here.
-        let is_big = self.setup.budget_bytes > 1 << 20 && self.chance.permille(150);
+        let has_room = self.node.cores[at].shard.outbox().is_settled();
+        let is_big = has_room && self.setup.budget_bytes > 1 << 20 && self.chance.permille(150);
         let count = if is_big { FLOOD } else { 20 };
-        let keys: Vec<Key> = (0..count).map(|_| self.key()).collect();
+        let mut keys: Vec<Key> = (0..count).map(|_| self.key()).collect();
+        if is_big {
+            // Those of other cores, or behind lent lines, would take thousands of batches, which
+            // are small here.
+            let names = &self.ground.model.names;
+            keys.retain(|&(metric, _)| self.node.cores[at].owns(&names[metric]));
+        }
         for keys in keys.chunks(100) {
             self.node.receive(at, keys, None, &mut self.ground.model);
         }
@@ -521,6 +527,15 @@ impl World {
     }
 }
 
+/// How much more often than its weight says something happens in a seed. Ends are rare in some, or
+/// no run would live to rotate its segments and give them up.
+fn factor(chance: &mut Chance, act: Act) -> usize {
+    match act {
+        Act::End | Act::Stop => [0, 0, 1, 3, 6][chance.below(5)],
+        _ => [1, 3, 3, 3, 6][chance.below(5)],
+    }
+}
+
 fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
     let is_power = plant != Plant::None || !chance.permille(150);
     let archives = ["1s:5m", "1s:5m,10s:1h"][chance.below(2)];
@@ -529,16 +544,20 @@ fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
     let (rules, notices) = Rules::parse(&source, None).expect("good rules");
     assert!(notices.is_empty(), "{notices:?}");
     let segments_max = if has_long_names { 14 } else { [6, 8, 12][chance.below(3)] };
+    let budget_bytes =
+        if has_long_names { 100 << 10 } else { [64 << 10, 4 << 20][chance.below(2)] };
+    // The links must leave room for the rest.
+    let batch_bytes = if budget_bytes > 1 << 20 { [4_200, 16_000][chance.below(2)] } else { 4_200 };
     Setup {
         is_power,
         plant,
         segments_max,
-        budget_bytes: if has_long_names { 100 << 10 } else { [64 << 10, 4 << 20][chance.below(2)] },
-        points_max: [0, 0, 60][chance.below(3)],
+        budget_bytes,
+        points_max: [0, 0, 100][chance.below(3)],
         updates_per_s: [0.0, 0.0, 20.0][chance.below(3)],
         creates_per_s: [0.0, 0.0, 5.0][chance.below(3)],
         strategy: [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop][chance.below(3)],
-        batch_bytes: 4_200,
+        batch_bytes,
         rules: Arc::new(rules),
     }
 }
