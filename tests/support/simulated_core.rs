@@ -272,7 +272,11 @@ impl Core {
         let mut busy_count = 0;
         while batch.jobs.len() < jobs_max {
             let mut job = FlushJob::empty();
-            let before = self.held(&ground.model);
+            let before = if self.shard.gauges().quarantined > 0 {
+                self.held(&ground.model)
+            } else {
+                Vec::new()
+            };
             let found = self.shard.next_flush(now, &mut job);
             self.note_quarantined(ground, &before);
             match found {
@@ -360,7 +364,10 @@ impl Core {
                 }
                 _ => {}
             }
-            let before = self.held(&ground.model);
+            let before = match job.outcome {
+                Outcome::Failed { .. } => self.held(&ground.model),
+                _ => Vec::new(),
+            };
             self.shard.complete(&mut job, now);
             self.note_quarantined(ground, &before);
         }

@@ -64,6 +64,8 @@ pub(crate) enum Plant {
     CarryEarly,
     /// Inherited files go when one shard needs them no more.
     DropInheritance,
+    /// Inherited points hold nothing: the files go when all points have come.
+    ForgetInherited,
     /// A run has the number of the one before: old frames look like new ones.
     SameRun,
 }
@@ -407,6 +409,7 @@ impl Node {
         let mut told = self.cores.iter().map(|core| core.has_told);
         let is_told = match self.plant {
             Plant::DropInheritance => self.cores.iter().all(|c| c.is_read) && told.any(|it| it),
+            Plant::ForgetInherited => self.cores.iter().all(|core| core.is_read),
             _ => told.all(|it| it),
         };
         if is_told && !self.inherited.is_empty() && self.drop_inheritance(&mut ground.disk).is_ok()
