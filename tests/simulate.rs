@@ -119,6 +119,11 @@ fn tell(text: &str) {
 fn check_found(plant: Plant) {
     let found = (1..=CANARY_SEEDS).find_map(|seed| Some((seed, outcome(seed, plant).err()?)));
     let Some((seed, text)) = found else { panic!("{CANARY_SEEDS} seeds do not find {plant:?}") };
+    // What it breaks is the promise, and not the simulation.
+    assert!(
+        text.contains("acknowledged"),
+        "seed {seed} with {plant:?} finds something else: {text}"
+    );
     tell(&format!("{plant:?} is found by seed {seed}: {text}"));
 }
 

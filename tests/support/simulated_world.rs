@@ -421,13 +421,14 @@ impl World {
             self.ground.tree.kill();
         }
         let found = read_logs(&self.ground, self.setup.plant);
+        self.ground.model.check_found(&found.last(), &self.ground.tree, is_power_lost);
         if self.setup.is_power {
             for report in &found.reports {
-                assert_eq!(report.lost_points, 0, "{report:?}");
-                assert!(report.problems.iter().all(is_of_a_crash), "{:?}", report.problems);
+                assert_eq!(report.lost_points, 0, "acknowledged points are missing: {report:?}");
+                let is_of_a_crash = report.problems.iter().all(is_of_a_crash);
+                assert!(is_of_a_crash, "acknowledged frames are damaged: {report:?}");
             }
         }
-        self.ground.model.check_found(&found.last(), &self.ground.tree, is_power_lost);
         let count = 1 + self.chance.below(self.count_max);
         let before = Some(&self.node);
         self.node = Node::start(&mut self.ground, &self.setup, before, count, &found);
