@@ -115,8 +115,8 @@ impl Model {
         }
     }
 
-    /// The point, and whatever it replaced, was dropped and counted. `is_shown`: its file has it, but
-    /// maybe only until power is lost.
+    /// The point, and whatever it replaced, was dropped and counted. `is_shown`: its file has it,
+    /// but maybe only until power is lost.
     pub(crate) fn drop_point(&mut self, key: Key, value: u64, is_shown: bool) {
         let history = self.histories.get_mut(&key).expect("it was accepted");
         let order = history.order_of(value).expect("it was accepted");

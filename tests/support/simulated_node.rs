@@ -2,7 +2,8 @@
 //! part in recovery and stop, and the sync that all cores share. Each method is a step of what the
 //! tasks do, so that a simulation can put any other step, or the end, between two of them.
 //!
-//! A `Plant` is a bug on purpose, put where the shard meets the simulation, to see that it is found.
+//! A `Plant` is a bug on purpose, put where the shard meets the simulation, to see that it is
+//! found.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 

@@ -3,9 +3,9 @@
 //!
 //! As on the log's disk there are two states of everything: what the process sees, and what a loss
 //! of power leaves. Only the sync of the whole file system moves all from the first to the second,
-//! and it takes its time: what is written meanwhile may be in it or not. The kernel writes pages; of
-//! a page, what survives or not is a slot, or the header: the device writes sectors, and a slot that
-//! lies across two of them could be torn; that is Whisper's format and no matter of the log.
+//! and it takes its time: what is written meanwhile may be in it or not. The kernel writes pages;
+//! of a page, what survives or not is a slot, or the header: the device writes sectors, and a slot
+//! that lies across two of them could be torn; that is Whisper's format and no matter of the log.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
