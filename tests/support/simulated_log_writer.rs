@@ -150,7 +150,8 @@ impl LogWriter {
         });
         match self.prepared.take() {
             None => self.prepared = self.find_file(disk).ok(),
-            Some(name) if name == wanted => self.prepared = Some(name),
+            // The first segment of a run has no name ahead.
+            Some(name) if name == wanted || self.next_points == 1 => self.prepared = Some(name),
             Some(name) => {
                 let renamed = disk.rename(&name, &wanted).and_then(|()| disk.sync_directory());
                 self.prepared = renamed.ok().map(|()| wanted);
