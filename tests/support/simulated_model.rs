@@ -162,17 +162,14 @@ impl Model {
             let in_file = || tree.value(path, key.1).map(whole);
             let got = replayed.get(&key).copied().or_else(in_file);
             let want = if is_power_lost { history.synced } else { history.written };
-            let found = match got {
-                None => 0,
-                Some(value) => history
-                    .order_of(value)
-                    .unwrap_or_else(|| panic!("{key:?}: found {value} of {:?}", history.accepted)),
-            };
+            // A value that nobody has sent, or that was gone for good, has no number.
+            let found = got.map_or(Some(0), |value| history.order_of(value));
             assert!(
-                found >= want,
-                "{key:?}: found {got:?}, number {found}; acknowledged {want} of {:?}",
+                found.is_some_and(|found| found >= want),
+                "{key:?}: found {got:?}, number {found:?}; acknowledged {want} of {:?}",
                 history.accepted
             );
+            let found = found.expect("just checked");
             // A value may have reached its file and not its log, and be seen when the log is gone.
             history.accepted.retain(|&(order, value)| {
                 order <= found || tree.may_hold(path, key.1, wide(value))

@@ -126,6 +126,8 @@ pub(crate) struct Node {
     spent: BTreeMap<(usize, usize), Vec<Vec<u8>>>,
     lent: Vec<Lent>,
     inherited: Vec<String>,
+    /// Inherited files, for each shard.
+    pub(crate) share: u32,
     pub(crate) run: u64,
     pub(crate) stage: Stage,
     pub(crate) now: Instant,
@@ -214,6 +216,7 @@ impl Node {
             spent: BTreeMap::new(),
             lent: (0..count).map(|_| Lent::default()).collect(),
             inherited: inherited.iter().map(ToString::to_string).collect(),
+            share,
             run,
             stage: if share > 0 { Stage::Recovering } else { Stage::Running },
             now,
@@ -490,6 +493,16 @@ impl Node {
             let left = core.shard.give_up();
             assert_eq!(left, core.shard.counters.logged);
         }
+    }
+
+    /// The segments of this run that shards have whose logs take nothing yet.
+    pub(crate) fn early_segments(&self, disk: &SimulatedDisk) -> Vec<SegmentId> {
+        let files = file_names(disk).into_iter();
+        let segments = files.filter_map(|file| match file {
+            FileName::Segment(id) if id.run == self.run => Some(id),
+            _ => None,
+        });
+        segments.filter(|id| !self.cores[usize::from(id.shard)].is_read).collect()
     }
 
     /// Nothing is left to do, for anybody.
