@@ -4,7 +4,8 @@
 //! core. Between errands it prepares the file that will be needed next: made of its full length,
 //! written with zeros once (so that later writes change no metadata), and already under the name
 //! of the next segment of points, so that a rotation costs one write. A spare that was a segment
-//! before needs no zeros: its old frames are nobody's.
+//! before needs no zeros: its old frames are nobody's. The first segment of a run has no name ahead:
+//! runs that end before they have committed anything would each leave a file that looks like a log.
 //!
 //! A file whose write or sync failed is never written to again. The log tries again, and for long
 //! if its disk is full: a failure a second is told, and the end of it.
@@ -348,12 +349,12 @@ impl LogWriter {
         Ok((prepared, true))
     }
 
-    /// Gives a prepared file the name of the next segment of points.
+    /// Gives a prepared file the name of the next segment of points, if there was one before.
     fn name_ahead(&mut self, mut prepared: Prepared) -> io::Result<(Prepared, bool)> {
         let LogWriterOptions { run, shard, .. } = self.options;
         let id = SegmentId { run, shard, kind: Kind::Points, number: self.next_points };
         let wanted = FileName::Segment(id);
-        if prepared.name == wanted {
+        if prepared.name == wanted || self.next_points == 1 {
             return Ok((prepared, false));
         }
         self.directory.rename(&prepared.name.to_string(), &wanted.to_string())?;
@@ -572,6 +573,26 @@ mod tests {
     #[test]
     fn writes_for_a_crash_of_the_process_come_back() {
         writes_rotates_retires_and_reads_back(Durability::Process);
+    }
+
+    #[test]
+    fn runs_that_end_before_they_commit_leave_one_spare() {
+        let path = place("early");
+        std::fs::create_dir_all(&path).unwrap();
+        for run in 1..=5 {
+            let options = LogWriterOptions {
+                run,
+                shard: 0,
+                segment_bytes: u64::from(SEGMENT_BYTES),
+                durability: Durability::Process,
+                spares: file_names(&path),
+            };
+            let mut writer = LogWriter::open(&path, options).unwrap();
+            while writer.prepare().unwrap() {}
+            let files = file_names(&path);
+            assert!(matches!(files[..], [FileName::Spare { .. }]), "run {run}: {files:?}");
+        }
+        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use carbyne::metric::batch;
@@ -14,7 +14,7 @@ use carbyne::stats::DropReason;
 use carbyne::wal::{self, Commit, FileName, Kind, SegmentId};
 
 use crate::simulated_disk::SimulatedDisk;
-use crate::simulated_log_writer::LogWriter;
+use crate::simulated_log_writer::{Late, LogWriter};
 use crate::simulated_model::{Key, Model, whole};
 use crate::simulated_node::{FINE_SPAN_S, Ground, Plant};
 
@@ -78,6 +78,8 @@ pub(crate) struct Core {
     is_sweeping: bool,
     batches: VecDeque<Batch>,
     done: Vec<Batch>,
+    /// Jobs that failed, of which the shard has been told that they are done, which is wrong.
+    ghosts: Vec<FlushJob>,
     pub(crate) checkpoint: Checkpoint,
     /// Points of earlier runs that have not come yet.
     pub(crate) inheritance: VecDeque<Vec<u8>>,
@@ -113,6 +115,7 @@ impl Core {
             is_sweeping: false,
             batches: VecDeque::new(),
             done: Vec::new(),
+            ghosts: Vec::new(),
             checkpoint: Checkpoint::None,
             inheritance,
             is_read: !is_heir,
@@ -182,10 +185,11 @@ impl Core {
         // It comes to them late, when segments may have gone.
         if !self.late_parts.is_empty() && disk.chance.permille(LATE_SHARE) {
             let (parts, count) = self.late_parts.pop_front().expect("it is not empty");
-            if self.writer.write_late(&parts, disk) {
-                self.acknowledge(model, count);
-            } else {
-                self.late_parts.push_front((parts, count));
+            match self.writer.write_late(&parts, disk) {
+                Late::Written => self.acknowledge(model, count),
+                Late::Failed => self.late_parts.push_front((parts, count)),
+                // Nobody was told that these are committed, and nobody will be.
+                Late::Gone => drop(self.unacknowledged.drain(..count)),
             }
             return;
         }
@@ -272,8 +276,13 @@ impl Core {
         let mut busy_count = 0;
         while batch.jobs.len() < jobs_max {
             let mut job = FlushJob::empty();
+            let before = if self.shard.gauges().quarantined > 0 {
+                self.held(&ground.model)
+            } else {
+                Vec::new()
+            };
             let found = self.shard.next_flush(now, &mut job);
-            self.note_quarantined(ground);
+            self.note_quarantined(ground, &before);
             match found {
                 NextJob::Ready => batch.jobs.push(job),
                 NextJob::Busy => {
@@ -315,6 +324,9 @@ impl Core {
 
     /// The file writer does some jobs of its batch.
     pub(crate) fn write_files(&mut self, ground: &mut Ground, jobs_max: usize) {
+        if !self.ghosts.is_empty() && ground.disk.chance.permille(LATE_SHARE) {
+            return self.write_ghost(ground);
+        }
         let Some(batch) = self.batches.front_mut() else { return };
         for _ in 0..jobs_max {
             let Some(job) = batch.jobs.get_mut(batch.next) else { break };
@@ -323,6 +335,9 @@ impl Core {
                 return;
             }
             let is_written = matches!(job.outcome, Outcome::Written { .. });
+            if is_written {
+                forget_ghosts(&mut self.ghosts, job);
+            }
             if batch.is_ghost && !is_written {
                 job.outcome = Outcome::Pending;
                 return;
@@ -340,13 +355,29 @@ impl Core {
         }
     }
 
+    /// Tries a job again that failed and was confirmed.
+    fn write_ghost(&mut self, ground: &mut Ground) {
+        let mut job = self.ghosts.pop().expect("there is one");
+        ground.tree.write(&mut job);
+        if matches!(job.outcome, Outcome::Written { .. }) {
+            drop_unreachable(&mut ground.model, &job);
+        } else {
+            self.ghosts.insert(0, job);
+        }
+    }
+
+    /// A confirmed job has failed. What it has of the same seconds comes after what failed before.
+    fn add_ghost(&mut self, job: FlushJob) {
+        forget_ghosts(&mut self.ghosts, &job);
+        self.ghosts.push(job);
+    }
+
     /// The core takes a batch that the writer has done.
     pub(crate) fn complete(&mut self, ground: &mut Ground, index: usize, now: Instant) {
         if self.done.is_empty() {
             return;
         }
         let batch = self.done.swap_remove(index % self.done.len());
-        let mut ghosts = Vec::new();
         for mut job in batch.jobs {
             match job.outcome {
                 Outcome::Written { .. } => drop_unreachable(&mut ground.model, &job),
@@ -354,35 +385,45 @@ impl Core {
                     if self.plant == Plant::ReleaseAtFailure && job.known.is_some() =>
                 {
                     self.confirm(&mut job, now);
-                    ghosts.push(job);
+                    self.add_ghost(job);
                     continue;
                 }
                 _ => {}
             }
+            let before = match job.outcome {
+                Outcome::Failed { .. } => self.held(&ground.model),
+                _ => Vec::new(),
+            };
             self.shard.complete(&mut job, now);
-            self.note_quarantined(ground);
-        }
-        if !ghosts.is_empty() {
-            self.batches.push_front(Batch { jobs: ghosts, next: 0, is_ghost: true });
+            self.note_quarantined(ground, &before);
         }
     }
 
-    /// Finds the points that a quarantine has just dropped: no more than were counted.
-    fn note_quarantined(&mut self, ground: &mut Ground) {
+    /// What the shard has of each of its metrics.
+    fn held(&self, model: &Model) -> Vec<(Key, u64)> {
+        let names = model.names.iter().enumerate();
+        let points = names.filter(|(_, name)| self.owns(name)).flat_map(|(metric, name)| {
+            let points = self.shard.points_of(name).into_iter();
+            points.map(move |point| ((metric, point.timestamp_s), whole(point.value)))
+        });
+        points.collect()
+    }
+
+    /// Finds the points that a quarantine has just dropped: just those that were counted. One that
+    /// its file shows is dropped all the same: an earlier run may have written it there, and a
+    /// failed sync lost it, so that only the page cache has it, and the log had to bring it back.
+    fn note_quarantined(&mut self, ground: &mut Ground, before: &[(Key, u64)]) {
         let counted = self.shard.counters.dropped_for(DropReason::Quarantine);
-        let mut dropped = counted - self.quarantined;
+        let dropped = counted - std::mem::replace(&mut self.quarantined, counted);
         if dropped == 0 {
             return;
         }
-        self.quarantined = counted;
-        for key in ground.model.keys() {
-            let is_own = self.owns(&ground.model.names[key.0]);
-            let Some(latest) = ground.model.latest(key).filter(|_| is_own) else { continue };
-            if self.readable(ground, key) != Some(latest) {
-                assert!(dropped > 0, "{key:?}: a point is gone that nobody has counted");
-                dropped -= 1;
-                ground.model.drop_point(key, latest);
-            }
+        let after: BTreeSet<(Key, u64)> = self.held(&ground.model).into_iter().collect();
+        let gone: Vec<_> = before.iter().filter(|held| !after.contains(held)).collect();
+        assert_eq!(gone.len() as u64, dropped, "points that nobody has counted are gone: {gone:?}");
+        for &(key, value) in gone {
+            let is_shown = self.readable(ground, key) == Some(value);
+            ground.model.drop_point(key, value, is_shown);
         }
     }
 
@@ -398,7 +439,7 @@ impl Core {
         let to_come = self.inheritance.iter().rev().find_map(of_batch);
         let point = to_come.or_else(in_memory).or_else(|| {
             let ghosts = self.batches.iter().rev().filter(|batch| batch.is_ghost);
-            let jobs = ghosts.flat_map(|batch| &batch.jobs[batch.next..]);
+            let jobs = ghosts.flat_map(|batch| &batch.jobs[batch.next..]).chain(&self.ghosts);
             let mut of_metric = jobs.filter(|job| job.path == ground.model.path(metric));
             of_metric.find_map(|job| job.points.iter().find(is_it).copied())
         });
@@ -408,7 +449,7 @@ impl Core {
 
     /// Nothing is with the file writer.
     pub(crate) fn has_written(&self) -> bool {
-        self.batches.is_empty() && self.done.is_empty()
+        self.batches.is_empty() && self.done.is_empty() && self.ghosts.is_empty()
     }
 
     /// Nothing waits for the log or is with its writer.
@@ -468,13 +509,22 @@ impl Core {
     }
 }
 
+/// A job with later values is written, or takes the place of those that are confirmed and are not.
+fn forget_ghosts(ghosts: &mut Vec<FlushJob>, job: &FlushJob) {
+    let seconds: BTreeSet<u32> = job.points.iter().map(|point| point.timestamp_s).collect();
+    for ghost in ghosts.iter_mut().filter(|ghost| ghost.path == job.path) {
+        ghost.points.retain(|point| !seconds.contains(&point.timestamp_s));
+    }
+    ghosts.retain(|ghost| !ghost.points.is_empty());
+}
+
 /// Points that are written, and so old by the job's clock that the finest archive has no place for
 /// them.
 fn drop_unreachable(model: &mut Model, job: &FlushJob) {
     for point in &job.points {
         if job.now_s > point.timestamp_s + FINE_SPAN_S {
             let metric = model.metric_of_path(&job.path);
-            model.drop_point((metric, point.timestamp_s), whole(point.value));
+            model.drop_point((metric, point.timestamp_s), whole(point.value), false);
         }
     }
 }

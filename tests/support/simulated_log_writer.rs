@@ -19,6 +19,16 @@ pub(crate) struct Wrongs {
     pub(crate) hide_failures: bool,
 }
 
+/// What has become of a commit that was acknowledged too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    Written,
+    /// It is to be tried again.
+    Failed,
+    /// The segment has been given up meanwhile.
+    Gone,
+}
+
 /// One shard's.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
@@ -140,7 +150,8 @@ impl LogWriter {
         });
         match self.prepared.take() {
             None => self.prepared = self.find_file(disk).ok(),
-            Some(name) if name == wanted => self.prepared = Some(name),
+            // The first segment of a run has no name ahead.
+            Some(name) if name == wanted || self.next_points == 1 => self.prepared = Some(name),
             Some(name) => {
                 let renamed = disk.rename(&name, &wanted).and_then(|()| disk.sync_directory());
                 self.prepared = renamed.ok().map(|()| wanted);
@@ -162,15 +173,24 @@ impl LogWriter {
         FileName::Spare { run: self.run, shard: self.shard, serial: self.serial }.to_string()
     }
 
-    /// Writes what was acknowledged before it was written; false when that failed.
-    pub(crate) fn write_late(&mut self, parts: &[LatePart], disk: &mut SimulatedDisk) -> bool {
-        parts.iter().all(|part| {
-            let is_begun = !part.is_new || self.begin(part.id, disk).is_ok();
-            is_begun
-                && self.open.contains(&part.id)
-                && disk.write(&text(part.id), part.offset, &part.bytes).is_ok()
-                && disk.sync(&text(part.id)).is_ok()
-        })
+    /// Writes what was acknowledged before it was written.
+    pub(crate) fn write_late(&mut self, parts: &[LatePart], disk: &mut SimulatedDisk) -> Late {
+        let mut has_gone = false;
+        for part in parts {
+            if part.is_new && self.begin(part.id, disk).is_err() {
+                return Late::Failed;
+            }
+            // It may have been given up under its name before it was begun.
+            if !self.open.contains(&part.id) || disk.read(&text(part.id)).is_none() {
+                has_gone = true;
+                continue;
+            }
+            let written = disk.write(&text(part.id), part.offset, &part.bytes);
+            if written.and_then(|()| disk.sync(&text(part.id))).is_err() {
+                return Late::Failed;
+            }
+        }
+        if has_gone { Late::Gone } else { Late::Written }
     }
 
     /// Takes the name from a segment's file; false when that failed.

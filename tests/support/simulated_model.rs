@@ -115,15 +115,16 @@ impl Model {
         }
     }
 
-    /// The point, and whatever it replaced, was dropped and counted.
-    pub(crate) fn drop_point(&mut self, key: Key, value: u64) {
+    /// The point, and whatever it replaced, was dropped and counted. `is_shown`: its file has it,
+    /// but maybe only until power is lost.
+    pub(crate) fn drop_point(&mut self, key: Key, value: u64, is_shown: bool) {
         let history = self.histories.get_mut(&key).expect("it was accepted");
         let order = history.order_of(value).expect("it was accepted");
         for floor in [&mut history.written, &mut history.synced] {
             *floor = if *floor <= order { 0 } else { *floor };
         }
         history.dropped = history.dropped.max(order);
-        if history.latest == Some(value) {
+        if history.latest == Some(value) && !is_shown {
             history.latest = None;
         }
     }
@@ -137,10 +138,11 @@ impl Model {
         self.histories.keys().copied().collect()
     }
 
-    /// After a drain everything is on stable storage, in its file.
+    /// After a drain everything is on stable storage, in its file, but what was dropped.
     pub(crate) fn acknowledge_all(&mut self) {
         for history in self.histories.values_mut() {
-            if let Some(order) = history.latest.and_then(|latest| history.order_of(latest)) {
+            let latest = history.latest.and_then(|latest| history.order_of(latest));
+            if let Some(order) = latest.filter(|&order| order > history.dropped) {
                 (history.written, history.synced) = (order, order);
             }
         }
@@ -160,17 +162,14 @@ impl Model {
             let in_file = || tree.value(path, key.1).map(whole);
             let got = replayed.get(&key).copied().or_else(in_file);
             let want = if is_power_lost { history.synced } else { history.written };
-            let found = match got {
-                None => 0,
-                Some(value) => history
-                    .order_of(value)
-                    .unwrap_or_else(|| panic!("{key:?}: found {value} of {:?}", history.accepted)),
-            };
+            // A value that nobody has sent, or that was gone for good, has no number.
+            let found = got.map_or(Some(0), |value| history.order_of(value));
             assert!(
-                found >= want,
-                "{key:?}: found {got:?}, number {found}; acknowledged {want} of {:?}",
+                found.is_some_and(|found| found >= want),
+                "{key:?}: found {got:?}, number {found:?}; acknowledged {want} of {:?}",
                 history.accepted
             );
+            let found = found.expect("just checked");
             // A value may have reached its file and not its log, and be seen when the log is gone.
             history.accepted.retain(|&(order, value)| {
                 order <= found || tree.may_hold(path, key.1, wide(value))

@@ -2,7 +2,8 @@
 //! part in recovery and stop, and the sync that all cores share. Each method is a step of what the
 //! tasks do, so that a simulation can put any other step, or the end, between two of them.
 //!
-//! A `Plant` is a bug on purpose, put where the shard meets the simulation, to see that it is found.
+//! A `Plant` is a bug on purpose, put where the shard meets the simulation, to see that it is
+//! found.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
@@ -64,6 +65,8 @@ pub(crate) enum Plant {
     CarryEarly,
     /// Inherited files go when one shard needs them no more.
     DropInheritance,
+    /// Inherited points hold nothing: the files go when all points have come.
+    ForgetInherited,
     /// A run has the number of the one before: old frames look like new ones.
     SameRun,
 }
@@ -123,6 +126,8 @@ pub(crate) struct Node {
     spent: BTreeMap<(usize, usize), Vec<Vec<u8>>>,
     lent: Vec<Lent>,
     inherited: Vec<String>,
+    /// Inherited files, for each shard.
+    pub(crate) share: u32,
     pub(crate) run: u64,
     pub(crate) stage: Stage,
     pub(crate) now: Instant,
@@ -211,6 +216,7 @@ impl Node {
             spent: BTreeMap::new(),
             lent: (0..count).map(|_| Lent::default()).collect(),
             inherited: inherited.iter().map(ToString::to_string).collect(),
+            share,
             run,
             stage: if share > 0 { Stage::Recovering } else { Stage::Running },
             now,
@@ -407,6 +413,7 @@ impl Node {
         let mut told = self.cores.iter().map(|core| core.has_told);
         let is_told = match self.plant {
             Plant::DropInheritance => self.cores.iter().all(|c| c.is_read) && told.any(|it| it),
+            Plant::ForgetInherited => self.cores.iter().all(|core| core.is_read),
             _ => told.all(|it| it),
         };
         if is_told && !self.inherited.is_empty() && self.drop_inheritance(&mut ground.disk).is_ok()
@@ -486,6 +493,16 @@ impl Node {
             let left = core.shard.give_up();
             assert_eq!(left, core.shard.counters.logged);
         }
+    }
+
+    /// The segments of this run that shards have whose logs take nothing yet.
+    pub(crate) fn early_segments(&self, disk: &SimulatedDisk) -> Vec<SegmentId> {
+        let files = file_names(disk).into_iter();
+        let segments = files.filter_map(|file| match file {
+            FileName::Segment(id) if id.run == self.run => Some(id),
+            _ => None,
+        });
+        segments.filter(|id| !self.cores[usize::from(id.shard)].is_read).collect()
     }
 
     /// Nothing is left to do, for anybody.

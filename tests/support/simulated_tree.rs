@@ -3,13 +3,14 @@
 //!
 //! As on the log's disk there are two states of everything: what the process sees, and what a loss
 //! of power leaves. Only the sync of the whole file system moves all from the first to the second,
-//! and it takes its time: what is written meanwhile may be in it or not. What survives or not is a
-//! slot, or the header: the device writes sectors, and a slot that lies across two of them could be
-//! torn; that is Whisper's format and no matter of the log.
+//! and it takes its time: what is written meanwhile may be in it or not. The kernel writes pages;
+//! of a page, what survives or not is a slot, or the header: the device writes sectors, and a slot
+//! that lies across two of them could be torn; that is Whisper's format and no matter of the log.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use carbyne::metric::series::SeriesSpec;
 use carbyne::shard::flush::{FlushJob, Known, Outcome};
@@ -18,6 +19,9 @@ use carbyne::whisper::{
 };
 
 use crate::simulated_disk::{Chance, Fault};
+
+/// What the kernel writes as a whole when any of it has changed.
+const PAGE_BYTES: usize = 4096;
 
 /// How often operations fail, in a thousand.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +48,19 @@ struct File {
 enum Change {
     Link(Vec<u8>, usize),
     Rename(Vec<u8>, Vec<u8>),
+}
+
+impl File {
+    /// Bytes were written: their pages will be, whole, with whatever in them differs.
+    fn soil(&mut self, bytes: Range<usize>) {
+        let first = bytes.start / PAGE_BYTES * PAGE_BYTES;
+        let end = bytes.end.next_multiple_of(PAGE_BYTES).min(self.seen.len());
+        if self.seen[first..end] != self.kept[first..end] {
+            let units = unit_of(first)..=unit_of(end - 1);
+            let differs = |unit: &usize| self.seen[range(*unit)] != self.kept[range(*unit)];
+            self.dirty.extend(units.filter(differs));
+        }
+    }
 }
 
 /// What a sync has found to do when it began.
@@ -249,7 +266,7 @@ impl SimulatedTree {
                 let from = at + index * SLOT_BYTES;
                 let file = &mut self.files[inode];
                 file.seen[from..from + slot.len()].copy_from_slice(slot);
-                file.dirty.insert(unit_of(from));
+                file.soil(from..from + slot.len());
             }
         }
         result
@@ -270,9 +287,9 @@ impl SimulatedTree {
     }
 
     /// The sync ends. One that fails drops what it should have kept, as Linux does: a later one
-    /// says that all is well. Slots are written again by the next run, from the log. The header of
-    /// a file made since the last good sync is not: nothing but its maker writes it, and here it is
-    /// taken to be written back later all the same, which a device that has lost it does not do.
+    /// says that all is well. The next run writes slots again, from the log, and with each the page
+    /// it is in: the header of a file that is new since the last good sync, and the first slot of
+    /// its finest archive, which tells where the others are, lie in the page of its first points.
     pub(crate) fn end_sync(&mut self, is_ok: bool) {
         let Some(Sync { units, changes, files }) = self.sync.take() else { return };
         for (inode, unit, bytes) in units {
@@ -285,7 +302,7 @@ impl SimulatedTree {
                 let now = if takes_later { file.seen[range(unit)].to_vec() } else { bytes };
                 file.kept[range(unit)].copy_from_slice(&now);
             }
-            if is_same && (is_ok || unit > archive_count(&file.seen)) {
+            if is_same {
                 file.dirty.remove(&unit);
             }
         }
@@ -425,18 +442,12 @@ fn header_of(bytes: &[u8]) -> Result<Header, String> {
     Header::parse(first, bytes.len() as u64).map_err(|error| error.to_string())
 }
 
-/// The archives that a header tells of: it has so many units and one.
-fn archive_count(bytes: &[u8]) -> usize {
-    let count = bytes.get(12..METADATA_BYTES).and_then(|field| field.first_chunk());
-    count.map_or(0, |field| u32::from_be_bytes(*field) as usize)
-}
-
 /// What is written as a whole: the metadata, an entry of the header, or a slot.
 fn unit_of(at: usize) -> usize {
     if at < METADATA_BYTES { 0 } else { 1 + (at - METADATA_BYTES) / SLOT_BYTES }
 }
 
-fn range(unit: usize) -> std::ops::Range<usize> {
+fn range(unit: usize) -> Range<usize> {
     match unit.checked_sub(1) {
         None => 0..METADATA_BYTES,
         Some(slot) => {
