@@ -2,9 +2,9 @@
 //! readable for longer than the commit interval is there with its value, nothing else is, and what
 //! is lost came last.
 //!
-//! `cargo test` does 16 lives, `tests/run` 52. `CRASH_LIVES=1000 CRASH_SEED=7 cargo test --test crash` does more,
-//! and repeats the choices of a run; `CRASH_ALLOWANCE_MS` is what busy processors are allowed
-//! beyond the commit interval; what the disk is allowed is measured.
+//! `cargo test` does 16 lives, `tests/run` 52. `CRASH_LIVES=1000 CRASH_SEED=7 cargo test --test
+//! crash` does more, and repeats the choices of a run; `CRASH_ALLOWANCE_MS` is what busy processors
+//! are allowed beyond the commit interval; what the disk is allowed is measured.
 
 mod support;
 
