@@ -145,10 +145,15 @@ class Node:
             f'[whisper]\ndata-dir = "{self.data}"\nschemas-file = "{home}/schemas.conf"\n'
             f'aggregation-file = "{home}/aggregation.conf"\n{whisper}\n'
             f'{listen}{settings}\n[wal]\nsync-mode = "{log}"\n[logging]\nfile = "{home}/log"\n')
-        cpus = cpus or (cores()[:1] if shards == 1 else cores())
+        self.cpus = cpus or (cores()[:1] if shards == 1 else cores())
+        self.start(cgroup)
+        self.settle()
+
+    def start(self, cgroup=None):
+        """Starts the process; returns when it takes connections."""
         self.process = subprocess.Popen(
-            [NODE, "serve", "-c", home / "node.toml"], stdout=subprocess.PIPE, text=True,
-            stderr=open(home / "stderr", "w"), preexec_fn=before_start(cpus, cgroup))
+            [NODE, "serve", "-c", self.home / "node.toml"], stdout=subprocess.PIPE, text=True,
+            stderr=open(self.home / "stderr", "w"), preexec_fn=before_start(self.cpus, cgroup))
         self.pid = self.process.pid
         self.ports = {}
         for line in self.process.stdout:
@@ -158,17 +163,20 @@ class Node:
             if len(self.ports) == 4:
                 break
         else:
-            fail(f"the node does not start: {(home / 'stderr').read_text()}")
+            fail(f"the node does not start: {(self.home / 'stderr').read_text()}")
         self.started = time.monotonic()
-        self.settle()
+
+    def crash(self):
+        """Ends the process as a crash does."""
+        self.process.kill()
+        self.process.wait()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         # Its files go with the whole directory: removing 100,000 of them takes longer than all else.
-        self.process.kill()
-        self.process.wait()
+        self.crash()
 
     def cpu_s(self):
         return cpu_s(self.pid)

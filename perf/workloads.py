@@ -6,6 +6,7 @@ inside one turn is to be trusted.
 """
 
 import os
+import re
 import statistics
 import time
 
@@ -120,6 +121,36 @@ def log(setup):
         rows.append(Row(f"throughput, sync-mode {mode}", "M points/s",
                         [turn[mode]["per_s"] / 1e6 for turn in turns], digits=2))
     return rows
+
+
+def replay(setup):
+    """Start after a crash, 1 shard: what the log holds, replayed before the node takes anything"""
+    rounds = max(1, 1_000_000 // setup.metrics)
+    empty_s, replayed_s, counts = [], [], []
+    for _ in range(setup.turns):
+        with Node(setup.home / "node", 1, BUDGET, CACHE_ONLY, log="power") as node:
+            node.crash()
+            node.start()
+            empty_s.append(node.cpu_s())
+            target = node.ports["line tcp"]
+            loadgen(target, *setup.stream(4, rounds, setup.start_s), cpus=cores()[1:])
+            node.wait_for("wal.written_points", setup.metrics * rounds)
+            node.crash()
+            node.start()
+            replayed_s.append(node.cpu_s())
+            counts.append(replayed_points(node))
+    per_million = [(replayed - empty) * 1e6 / count
+                   for replayed, empty, count in zip(replayed_s, empty_s, counts)]
+    return [
+        Row("CPU per million points", "s", per_million, target="≤ 1 s",
+            note=f"{rounds} points of each metric; without that of an empty start"),
+        Row("CPU of a start with an empty log", "s", empty_s)]
+
+
+def replayed_points(node):
+    """What the node says that it found in its log at its last start."""
+    told = re.findall(r"replayed log .* points=([0-9]+)", (node.home / "log").read_text())
+    return int(told[-1])
 
 
 def line_two_shards(setup):
@@ -357,6 +388,7 @@ WORKLOADS = {
     "line-1-shard": line_one_shard,
     "line-2-shards": line_two_shards,
     "log": log,
+    "replay": replay,
     "one-connection": one_connection,
     "pickle": pickle,
     "udp": udp,
