@@ -177,7 +177,7 @@ impl Shard {
         let budget = self.options.budget_bytes;
         let points_max = self.points_max();
         self.is_full = if self.is_full {
-            let points_low = points_max / 100 * RESUME_PERCENT as u64;
+            let points_low = points_max.saturating_mul(RESUME_PERCENT as u64) / 100;
             bytes > budget / 100 * RESUME_PERCENT || (points_max > 0 && points > points_low)
         } else {
             bytes >= budget || (points_max > 0 && points >= points_max)
