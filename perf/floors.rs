@@ -5,6 +5,8 @@
 //! floors receive                 (a) read(2) into 256 KiB and count newlines, all connections
 //! floors update ROOT LIST        (b) open, two pwrite, close of each file, in inode order
 //! floors append FILE BYTES COUNT (c) O_DIRECT writes of BYTES, one behind the other
+//! floors create ROOT BYTES COUNT (d) open, fallocate of BYTES, pwrite of a header, close of each
+//!                                new file, ten in each new directory
 //! ```
 //! Each prints one JSON object; times are CPU time of the process unless they say otherwise.
 
@@ -30,7 +32,8 @@ fn main() -> Result<(), Failure> {
         ["receive"] => receive(),
         ["update", root, list] => update(Path::new(root), Path::new(list)),
         ["append", file, bytes, count] => append(Path::new(file), bytes.parse()?, count.parse()?),
-        _ => Err("floors receive | update ROOT LIST | append FILE BYTES COUNT".into()),
+        ["create", root, bytes, count] => create(Path::new(root), bytes.parse()?, count.parse()?),
+        _ => Err("floors receive | update ROOT LIST | append | create PATH BYTES COUNT".into()),
     }
 }
 
@@ -171,6 +174,39 @@ fn write_target(directory: i32, target: &Target) -> Result<(), Failure> {
     }
     // SAFETY: `fd` was opened above and nothing else knows it.
     unsafe { libc::close(fd) };
+    Ok(())
+}
+
+/// A header of two archives.
+const HEADER_BYTES: usize = 40;
+
+/// Files of a directory, as the sender's metrics have them.
+const LEAVES: usize = 10;
+
+/// Makes files with blocks of their own and a header.
+fn create(root: &Path, bytes: i64, count: usize) -> Result<(), Failure> {
+    let header = [0x5a_u8; HEADER_BYTES];
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let mut directory = PathBuf::new();
+    for number in 0..count {
+        if number.is_multiple_of(LEAVES) {
+            directory = root.join(format!("directory{}", number / LEAVES));
+            std::fs::create_dir(&directory)?;
+        }
+        let path = directory.join(format!("leaf{}.wsp", number % LEAVES));
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        // SAFETY: plain numbers and a descriptor that is open for the call.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) } != 0 {
+            return Err(Error::last_os_error().into());
+        }
+        file.write_all_at(&header, 0)?;
+    }
+    let (elapsed, cpu) = (start.elapsed(), cpu_time() - cpu);
+    println!(
+        "{{\"creates\": {count}, \"seconds\": {:.6}, \"cpu_s\": {:.9}}}",
+        elapsed.as_secs_f64(),
+        cpu.as_secs_f64()
+    );
     Ok(())
 }
 
