@@ -37,7 +37,7 @@
 //! | [`whisper`] | the .wsp format as pure functions over bytes |
 //! | [`stats`] | what a shard counts, and the names it is published under |
 //! | [`shard`] | one core's whole state and all its decisions |
-//! | [`tasks`] | everything that awaits, one activity a file, and the writer thread |
+//! | [`tasks`] | everything that awaits, one activity a file, and the threads that write and sync |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
 //! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
 //! | [`loadgen`] | a sender that outruns the node, and finds again what it sent |
@@ -52,7 +52,8 @@
 //!    touches its file.
 //! 2. Only `tasks`, `sys` and `node` await or name the runtime; only `sys` is unsafe.
 //! 3. No lock and no shared mutable state on the data path; cores meet in bounded SPSC links.
-//!    Accepting a batch never sends one, so cores cannot wait for each other in a circle.
+//!    Accepting a batch never waits for room in another link, so cores cannot wait for each other
+//!    in a circle.
 //! 4. Every queue, table, buffer, name, batch, connection, retry and wait is bounded. Memory has
 //!    one budget in bytes, split evenly among the cores.
 //! 5. Full means back-pressure for TCP (reading stops) and a counted drop for UDP.

@@ -1,5 +1,7 @@
 //! The whole node under crashes: real shards with their caches and logs, on a disk that forgets and
-//! a tree of Whisper files that forgets, against a model that is a map.
+//! a tree of Whisper files that forgets, against a model that is a map. The tasks between them (who
+//! commits, writes, syncs, checkpoints and recovers, and when) are played by the simulation, in any
+//! order that the real ones may take; `tests/crash.rs` and `tests/recovery.rs` run the real ones.
 //!
 //! What must hold after every step: each point accepted last for its metric and second is readable,
 //! in memory or in its file, unless it was dropped and counted; and the accounts balance. After

@@ -385,7 +385,8 @@ static WAL: Section = Section {
             "max-size",
             Kind::Size(8 * MIB, 1 << 50),
             "8GiB",
-            "Most space of the log on the node. Names of metrics take a part of it: their length \
+            "Most space of a run's log on the node, but for two spare files a core; what an \
+             earlier run left is counted with it. Names of metrics take a part of it: their length \
              twice. When it fills up the node writes files harder, and then stops reading from TCP \
              and drops from UDP. Points in the cache may take half of it, at up to 17 bytes each.",
         ),

@@ -2,8 +2,8 @@
 //!
 //! One task per core empties all links whenever the doorbell rings: batches of points for this
 //! shard, buffers coming back, questions, answers, orders of the main thread. Accepting a batch
-//! never sends one, and an answer always has a place in its ring, so no core ever waits for
-//! another one in here.
+//! never waits for room in another link, and an answer always has a place in its ring, so no core
+//! ever waits for another one in here.
 
 use std::rc::Rc;
 use std::time::Duration;
