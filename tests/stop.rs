@@ -64,6 +64,39 @@ fn a_limit_on_updates_does_not_delay_a_drain() {
 }
 
 #[test]
+fn a_start_with_the_log_off_does_not_forget_what_is_in_the_log() {
+    let mut node = start("off", "flush-interval = \"1h\"", "");
+    let now = now_s();
+    let lines: String = (0..100).map(|n| format!("m.{n} {n} {now}\n")).collect();
+    send(&node, &lines);
+    wait_for("the points", || node.own("accounting.received_tcp") == Some(100.0));
+    let (code, log) = node.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(counter(&log, "logged") >= 100, "{log}");
+    let off = format!("{WAL}\nsync-mode = \"off\"");
+    let off_too = "enabled = false\nflush-interval = \"1h\"";
+    for (whisper, wal) in [("flush-interval = \"1h\"", off.as_str()), (off_too, WAL)] {
+        let from = node.log().len();
+        node.launch(&options(whisper, ""), wal);
+        wait_for("the refusal", || !node.is_alive());
+        let (code, log) = node.wait();
+        assert_eq!(code, Some(71), "{log}");
+        assert!(log[from..].contains("the log is off now"), "{}", &log[from..]);
+    }
+    node.restart(&options("", ""), WAL);
+    let (code, log) = node.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let second = u32::try_from(now).expect("before 2106");
+    for n in [0, 1, 50, 99] {
+        assert_eq!(stored(&node.directory, &format!("m.{n}")), [(second, f64::from(n))]);
+    }
+    // A drained node's log may be turned off.
+    node.restart(&options("", ""), &off);
+    let (code, log) = node.stop();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn a_full_cache_and_a_sender_that_goes_on_do_not_hold_up_the_stop() {
     for signal in ["-USR1", "-TERM", "-INT", "-USR2"] {
         let mut node = start("full", "max-updates-per-second = 10", "max-size = 1000");

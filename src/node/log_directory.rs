@@ -237,6 +237,36 @@ impl NodeLog {
     }
 }
 
+/// Looks at what earlier runs left before anything is done that cannot be undone, such as ending
+/// the node that is taken over. An error says why this configuration must not be started.
+pub(crate) fn examine(config: &Config) -> Result<(), String> {
+    let path = &config.wal.directory;
+    let describe = |error: &dyn std::fmt::Display| {
+        format!("log directory {} ([wal] directory): {error}", path.display())
+    };
+    if !path.try_exists().map_err(|error| describe(&error))? {
+        return Ok(());
+    }
+    let directory = LogDirectory::open(path).map_err(|error| describe(&error))?;
+    let names = directory.names().map_err(|error| describe(&error))?;
+    let files = names.iter().filter_map(|name| FileName::parse(name));
+    let left: Vec<FileName> =
+        files.filter(|file| !matches!(file, FileName::Spare { .. })).collect();
+    if let Some(text) = unknown_version(&directory, &left) {
+        return Err(describe(&text));
+    }
+    if config.wal.sync_mode == SyncMode::Off && !left.is_empty() {
+        let text = format!(
+            "{} files of an earlier run hold points that may be in no Whisper file yet, and the \
+             log is off now ([wal] sync-mode, or [whisper] enabled): start with it on and then \
+             `carbyne drain`, or move these files away and lose what is in them",
+            left.len()
+        );
+        return Err(describe(&text));
+    }
+    Ok(())
+}
+
 /// Says which file has a format that this release does not know.
 fn unknown_version(directory: &LogDirectory, files: &[FileName]) -> Option<String> {
     files.iter().find_map(|file| {
