@@ -94,6 +94,9 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     let sharing = if former.is_some() { Sharing::Wanted } else { Sharing::Refused };
     let sockets =
         listen::bind(config, &sizes, sharing).unwrap_or_else(|error| die(Fatal::Listen, &error));
+    if let Err(text) = log_directory::examine(config) {
+        die(Fatal::Preflight, &text);
+    }
     if let Some(former) = former {
         former.end(&config.whisper.data_dir);
         sockets.be_alone();
@@ -108,9 +111,11 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     let mut node = Node { cores, reports, log, lock, released_count: 0 };
     node.recover();
     node.order_all(|| Order::Serve);
-    node.wait_for_all(&Report::Ready);
+    let mut early = None;
+    // Some cores receive already.
+    node.wait_for_all(&Report::Ready, |signal| early = early.or(Some(signal)));
     announce::announce(config, &sizes, &announced);
-    let signal = node.watch(&mut rule_files);
+    let signal = early.unwrap_or_else(|| node.watch(&mut rule_files));
     stop::stop(node, signal, config.whisper.enabled)
 }
 
@@ -217,15 +222,16 @@ impl Node {
             }
         });
         self.order_all(|| Order::InheritanceRead);
-        self.wait_for_all(&Report::Recovered);
+        self.wait_for_all(&Report::Recovered, |_| std::process::exit(0));
     }
 
-    fn wait_for_all(&mut self, wanted: &Report) {
+    fn wait_for_all(&mut self, wanted: &Report, mut on_signal: impl FnMut(i32)) {
         let mut count = 0;
         while count < self.cores.len() {
             match self.reports.recv() {
                 Ok(Report::Signal(SIGHUP)) => {}
-                Ok(Report::Signal(_)) | Err(_) => std::process::exit(0),
+                Ok(Report::Signal(signal)) => on_signal(signal),
+                Err(_) => std::process::exit(0),
                 Ok(Report::InheritanceReleased) => self.released_count += 1,
                 Ok(report) => count += usize::from(report == *wanted),
             }

@@ -32,16 +32,23 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let is_drain = node.log.is_none() || signal == SIGUSR1;
     let mut progress = Progress { waiting: vec![0; count], told: begun, is_drain };
     collect(&node, None, &mut progress, |report| matches!(report, Report::Quiet));
-    if !is_drain { seal(node, begun, progress) } else { drain(node, begun, progress, is_writing) }
+    let status = if is_drain {
+        drain(&mut node, begun, progress, is_writing)
+    } else {
+        seal(&mut node, begun, progress)
+    };
+    // The locks end with the process: a thread may still be in a system call that writes.
+    std::mem::forget(node);
+    status
 }
 
 /// Leaves what is not in its file to the log.
-fn seal(mut node: Node, begun: Instant, mut progress: Progress) -> ExitCode {
+fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
     log::info!("stopping: committing everything to the log");
     node.order_all(|| Order::Seal);
     let mut total = Counters::default();
     let deadline = Instant::now() + SEAL_TIME;
-    let is_sealed = collect(&node, Some(deadline), &mut progress, |report| match report {
+    let is_sealed = collect(node, Some(deadline), &mut progress, |report| match report {
         Report::Sealed(counters) => {
             total.add(counters);
             true
@@ -53,18 +60,18 @@ fn seal(mut node: Node, begun: Instant, mut progress: Progress) -> ExitCode {
         log::error!("stopped with points that could not be committed to the log count={left}");
         return ExitCode::from(Fatal::Unwritten.status());
     }
-    join(&mut node);
+    join(node);
     tell_totals(&total, begun.elapsed());
     ExitCode::SUCCESS
 }
 
 /// Writes everything out.
-fn drain(mut node: Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
+fn drain(node: &mut Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
     log::info!("stopping: writing everything out");
     node.order_all(|| Order::Drain);
     let mut unwritten = 0;
     let mut total = Counters::default();
-    collect(&node, None, &mut progress, |report| match report {
+    collect(node, None, &mut progress, |report| match report {
         Report::Drained(left, counters) => {
             unwritten += left;
             total.add(counters);
@@ -72,14 +79,16 @@ fn drain(mut node: Node, begun: Instant, mut progress: Progress, is_writing: boo
         }
         _ => false,
     });
-    join(&mut node);
+    join(node);
+    tell_totals(&total, begun.elapsed());
     if unwritten == 0
         && let Some(log) = &mut node.log
         && let Err(error) = log.drop_all()
     {
-        log::warn!("delete the log failed, the next start replays it error={error}");
+        log::error!("sync and delete the log failed, the next start replays it error={error}");
+        node.lock.tell("the log could not be deleted");
+        return ExitCode::from(Fatal::Unwritten.status());
     }
-    tell_totals(&total, begun.elapsed());
     node.lock.tell(&points_left(unwritten));
     if unwritten > 0 && is_writing {
         log::error!("stopped with points that could not be written count={unwritten}");

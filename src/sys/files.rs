@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use io_uring::types::OpenHow;
 
@@ -448,6 +449,10 @@ pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
 /// The file whose lock is that of its directory.
 const LOCK_NAME: &str = ".carbyne.lock";
 
+/// Tries for a lock that is taken, and the time between two: looking at one takes it too.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Whether there is no room, which may be different later.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -457,7 +462,16 @@ pub fn is_full(error: &io::Error) -> bool {
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     let path = directory.join(LOCK_NAME);
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
-    match file.try_lock() {
+    let mut tries = 0;
+    let taken = loop {
+        tries += 1;
+        match file.try_lock() {
+            // Perhaps somebody only looks at it.
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
+            taken => break taken,
+        }
+    };
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();

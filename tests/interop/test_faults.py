@@ -160,6 +160,26 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     wait_for_files(node, sent, "lost by a failed checkpoint")
 
 
+@real
+def test_a_drain_whose_sync_fails_is_none(disks, start):
+    disk = disks()
+    node = start(data=disk.path / "data", schemas=SCHEMAS, whisper={"flush-interval": "1h"},
+                 wal={"checkpoint-interval": "1h"})
+    node.allowed_errors = "sync and delete the log failed"
+    sent = round_of(metrics("drain", 100), 100)
+    node.send(sent)
+    wait_for_points(node, sent, "not received")
+    with injected(node, "syncfs", "error=EIO"):
+        node.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: not node.alive(), "does not end", 60)
+    assert node.process.returncode == 75, node.log()
+    disk.cut_power()
+    disk.unmount()
+    disk.mount()
+    node.start()
+    wait_for_points(node, sent, "lost by a drain whose sync failed")
+
+
 FULL = {"bytes": ([], lambda disk: disk.fill(2 << 20)),
         "inodes": (["-N", "512"], lambda disk: disk.fill_inodes(60))}
 
