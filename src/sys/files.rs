@@ -428,22 +428,42 @@ pub enum LockState {
 pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
     let path = directory.join(LOCK_NAME);
     let file = File::open(&path)?;
-    let is_free = match file.try_lock_shared() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(error)) => return Err(error),
-    };
-    let text = std::fs::read_to_string(&path)?;
-    let (holder, said) = text.split_once('\n').unwrap_or((&text, ""));
-    let said = said.trim().to_owned();
-    if is_free {
-        return Ok(LockState::Free(said));
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let is_free = match file.try_lock_shared() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        let text = std::fs::read_to_string(&path)?;
+        let (holder, said) = text.split_once('\n').unwrap_or((&text, ""));
+        let said = said.trim().to_owned();
+        if is_free {
+            return Ok(LockState::Free(said));
+        }
+        // Whoever is to be sent a signal must be the one: numbers are used again, and mean
+        // something else in a container. A process that ends holds the lock for a moment longer.
+        let process = holder.parse().ok();
+        if let Some(process) = process.filter(|&process| has_open(process, &file)) {
+            return Ok(LockState::Held(process, said));
+        }
+        if tries == LOCK_TRIES {
+            let text = format!("{} names process {holder}, which does not hold it", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
-    let holder = holder.parse().map_err(|_| {
-        let text = format!("{} does not name a process", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, text)
-    })?;
-    Ok(LockState::Held(holder, said))
+}
+
+/// Whether a process has this file open.
+fn has_open(process: u32, file: &File) -> bool {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let wanted = file.metadata().map(identity).ok();
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    // What is closed meanwhile is not the lock.
+    let found = entries.flatten().filter_map(|entry| std::fs::metadata(entry.path()).ok());
+    found.map(identity).any(|identity| Some(identity) == wanted)
 }
 
 /// The file whose lock is that of its directory.
