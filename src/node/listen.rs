@@ -16,6 +16,11 @@ use crate::tasks::core::Speech;
 const ALONE_TIME: Duration = Duration::from_secs(5);
 const ALONE_PAUSE: Duration = Duration::from_millis(1);
 
+/// For so long a taken port is tried again: a process that was killed may keep its sockets for
+/// some time after its end.
+const BUSY_TIME: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
 /// The bound sockets, dealt out to the cores.
 pub(crate) struct Sockets {
     pub(crate) per_core: Vec<CoreSockets>,
@@ -32,7 +37,7 @@ pub(crate) struct CoreSockets {
 
 /// Binds everything that is enabled, with `sharing` beside the node that has the ports now.
 pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<Sockets, String> {
-    let count = sizes.shards();
+    let (count, until) = (sizes.shards(), Instant::now() + BUSY_TIME);
     let mut sockets = Sockets {
         per_core: (0..count).map(|_| CoreSockets::default()).collect(),
         announced: Vec::new(),
@@ -46,7 +51,7 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<S
         if !listener.enabled {
             continue;
         }
-        let bound = bind_one(section, &listener.listen, config.embedded, |address| {
+        let bound = bind_one(section, &listener.listen, config.embedded, until, |address| {
             let old = others(address, PortKind::Listeners, sharing)?;
             let bound = bind_listeners(address, count, listener.backlog, sharing)?;
             prefer(&bound, old)?;
@@ -57,11 +62,11 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<S
             core.listeners.push((socket, speech));
         }
         if label == "line tcp" && config.udp.enabled {
-            bind_udp(config, count, sharing, &mut sockets)?;
+            bind_udp(config, count, sharing, until, &mut sockets)?;
         }
     }
     if config.udp.enabled && !config.tcp.enabled {
-        bind_udp(config, count, sharing, &mut sockets)?;
+        bind_udp(config, count, sharing, until, &mut sockets)?;
     }
     Ok(sockets)
 }
@@ -71,6 +76,7 @@ fn bind_udp(
     config: &Config,
     count: usize,
     sharing: Sharing,
+    until: Instant,
     sockets: &mut Sockets,
 ) -> Result<(), String> {
     let replaced = sockets.announced.first().map(|(_, address)| address.to_string());
@@ -78,7 +84,7 @@ fn bind_udp(
         Some(address) if config.embedded => address,
         _ => config.udp.listen.clone(),
     };
-    let bound = bind_one("udp", &listen, config.embedded, |address| {
+    let bound = bind_one("udp", &listen, config.embedded, until, |address| {
         let old = others(address, PortKind::Datagrams, sharing)?;
         let bound = bind_datagrams(address, count, config.udp.receive_buffer, sharing)?;
         prefer(&bound, old)?;
@@ -147,17 +153,18 @@ impl Sockets {
     }
 }
 
-/// Binds one address; a taken port is replaced by a free one if `or_free`.
+/// Binds one address; a port that is taken `until` then is replaced by a free one if `or_free`.
 fn bind_one(
     section: &str,
     listen: &str,
     or_free: bool,
+    until: Instant,
     bind: impl Fn(SocketAddr) -> io::Result<Vec<Socket>>,
 ) -> Result<Vec<Socket>, String> {
     let fail = |error: &dyn std::fmt::Display| format!("listen [{section}] {listen}: {error}");
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses(listen).map_err(|error| fail(&error))? {
-        match bind(address) {
+        match patiently(until, || bind(address)) {
             Ok(sockets) => return Ok(sockets),
             Err(error) if or_free && error.kind() == io::ErrorKind::AddrInUse => {
                 log::info!("port taken, using a free one section={section} port={address}");
@@ -168,6 +175,21 @@ fn bind_one(
         }
     }
     Err(fail(&last))
+}
+
+/// Tries until a time as long as the port is taken.
+fn patiently(
+    until: Instant,
+    bind: impl Fn() -> io::Result<Vec<Socket>>,
+) -> io::Result<Vec<Socket>> {
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// The addresses to try, in order; without a host all interfaces, over IPv6 and IPv4 where there
