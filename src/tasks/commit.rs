@@ -215,7 +215,9 @@ impl LogKeeper {
 
     /// Time until the next checkpoint may begin.
     fn checkpoint_wait(&self, core: &Core) -> Duration {
-        let is_pressed = core.shard.borrow().log_pressure() != Pressure::None;
+        let mut shard = core.shard.borrow_mut();
+        let is_pressed = shard.log_pressure() != Pressure::None
+            || shard.log().is_some_and(|log| log.is_checkpoint_urgent());
         let interval = if is_pressed {
             self.checkpoint_interval.min(PRESSURE_INTERVAL)
         } else {

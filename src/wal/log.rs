@@ -559,6 +559,11 @@ impl Log {
         self.is_carried_committed() && self.segments.checkpoint_wanted()
     }
 
+    /// Whether a wanted checkpoint should not wait for its interval.
+    pub fn is_checkpoint_urgent(&self) -> bool {
+        self.segments.is_checkpoint_urgent()
+    }
+
     /// To be called before the sync of the file system with the Whisper files begins: it will
     /// cover what is confirmed now.
     pub fn checkpoint_begun(&mut self) {

@@ -262,6 +262,13 @@ impl Segments {
         self.checkpoint.is_none() && !self.checkpoint_failed && self.released() > self.safe
     }
 
+    /// Whether files would go that somebody waits for: those of earlier runs, which a next crash
+    /// would leave beside its own, or any when the log is half full.
+    pub(crate) fn is_checkpoint_urgent(&self) -> bool {
+        let is_heir = self.inheritance != Inheritance::Gone && self.safe.is_none();
+        is_heir || self.file_count() * 2 >= self.files_max
+    }
+
     /// A checkpoint begins; without `may_cover` nothing will be retired after it.
     pub(crate) fn checkpoint_begun(&mut self, may_cover: bool) {
         self.checkpoint = if may_cover { self.released() } else { None };
