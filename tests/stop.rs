@@ -64,6 +64,56 @@ fn a_limit_on_updates_does_not_delay_a_drain() {
 }
 
 #[test]
+fn what_was_sent_before_the_stop_is_taken() {
+    const COUNT: u64 = 400_000;
+    for signal in ["-TERM", "-USR1"] {
+        let mut node = start("sent", "flush-interval = \"1h\"", "");
+        let now = now_s() - COUNT / 1_000;
+        let lines: String = (0..COUNT)
+            .map(|n| format!("some.metric.{} {n} {}\n", n % 1_000, now + n / 1_000))
+            .collect();
+        send(&node, &lines);
+        let (code, log) = node.end(signal);
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(counter(&log, "received_tcp"), COUNT, "{signal}");
+        check_accounts(&log);
+    }
+}
+
+#[test]
+fn a_node_comes_back_at_once_to_its_ports() {
+    let mut node = start("back", "flush-interval = \"1h\"", "");
+    for signal in ["-KILL", "-TERM", "-KILL", "-KILL", "-TERM", "-KILL"] {
+        let address = node.line;
+        send(&node, &format!("m.{} 1 {}\n", signal.len(), now_s()));
+        node.come_back(signal);
+        assert_eq!(node.line, address);
+    }
+}
+
+#[test]
+fn drains_do_not_end_each_other() {
+    let mut node = start("twice", "max-updates-per-second = 10", "");
+    let now = now_s();
+    let lines: String = (0..20_000).map(|n| format!("m.{n} {n} {now}\n")).collect();
+    send(&node, &lines);
+    wait_for("the points", || node.own("accounting.received_tcp") == Some(20_000.0));
+    let drain = || {
+        let config = node.directory.join("node.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carbyne"));
+        command.args(["drain", "-c"]).arg(config).spawn().expect("start drain")
+    };
+    let mut drains = [drain(), drain(), drain()];
+    for drain in &mut drains {
+        assert_eq!(drain.wait().expect("wait for drain").code(), Some(0));
+    }
+    let (code, log) = node.wait();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(counter(&log, "logged"), 0, "{log}");
+    check_accounts(&log);
+}
+
+#[test]
 fn a_start_with_the_log_off_does_not_forget_what_is_in_the_log() {
     let mut node = start("off", "flush-interval = \"1h\"", "");
     let now = now_s();

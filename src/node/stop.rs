@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
 use crate::fatal::Fatal;
 use crate::node::Node;
@@ -22,7 +22,7 @@ const SEAL_TIME: Duration = Duration::from_secs(30);
 /// Status of a node that was told twice to stop: as if the signal had not been caught.
 const STATUS_SIGNAL: i32 = 128;
 
-/// Stops the node in order; a second signal ends it at once. With a log, only SIGUSR1 has
+/// Stops the node in order; a second SIGTERM or SIGINT ends it at once. With a log, only SIGUSR1 has
 /// everything written out first.
 pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let begun = Instant::now();
@@ -173,6 +173,10 @@ fn collect(
             return false;
         }
         match node.reports.recv_timeout(PROGRESS_INTERVAL) {
+            // From `carbyne drain` or a node that takes over, which do not know of each other.
+            Ok(Report::Signal(signal @ (SIGUSR1 | SIGUSR2))) => {
+                log::info!("stopping already, going on signal={signal}");
+            }
             Ok(Report::Signal(signal)) if signal != SIGHUP => {
                 log::warn!("second signal, stopping at once signal={signal}");
                 std::process::exit(STATUS_SIGNAL + signal);

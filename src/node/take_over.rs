@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGTERM;
+use signal_hook::consts::SIGUSR2;
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
@@ -44,7 +44,7 @@ impl Former {
     pub(crate) fn end(self, directory: &Path) {
         let begun = Instant::now();
         log::info!("taking over process={}", self.process);
-        if let Err(error) = send_signal(self.process, SIGTERM) {
+        if let Err(error) = send_signal(self.process, SIGUSR2) {
             die(Fatal::Locked, &format!("stop process {}: {error}", self.process));
         }
         let mut told = begun;

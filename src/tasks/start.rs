@@ -30,6 +30,10 @@ use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, writer}
 /// Connections get so long, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
 
+/// Before that, connections that always bring more are read for so long, looked at so often.
+const READ_ON_TIME: Duration = Duration::from_millis(300);
+const READ_ON_PAUSE: Duration = Duration::from_millis(20);
+
 /// With a log, what is with the writer at the stop gets so long to end.
 const LAST_WRITE_TIME: Duration = Duration::from_millis(500);
 
@@ -146,8 +150,25 @@ async fn seal(core: &Rc<Core>, writer: &Rc<Writer>) {
     core.report(Report::Sealed(Box::new(core.stats().0)));
 }
 
+/// Reads on as long as there is always more: what a sender has sent before the stop may still lie
+/// on its side, where nobody sees it.
+async fn read_on(core: &Rc<Core>) {
+    let received = || core.shard.borrow().counters.received.iter().sum::<u64>();
+    let until = Instant::now() + READ_ON_TIME;
+    let mut before = received();
+    while core.connection_count() > 0 && Instant::now() < until {
+        sleep(READ_ON_PAUSE).await;
+        let now = received();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+}
+
 /// Lets connections read what has arrived and waits for their end.
 async fn end_connections(core: &Rc<Core>) {
+    read_on(core).await;
     core.end_connections();
     let deadline = Rc::new(std::cell::Cell::new(false));
     let timer = {

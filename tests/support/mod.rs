@@ -74,8 +74,8 @@ impl NodeProcess {
         anew.directory = PathBuf::new();
     }
 
-    /// Has a new process take over from this one; returns the exit code of the old one.
-    pub(crate) fn take_over(&mut self) -> Option<i32> {
+    /// A configuration with the ports that this node has.
+    fn successor(&self) -> PathBuf {
         let mut config =
             std::fs::read_to_string(self.directory.join("node.toml")).expect("read configuration");
         for address in [self.line, self.udp, self.pickle, self.carbonlink] {
@@ -83,6 +83,23 @@ impl NodeProcess {
         }
         let path = self.directory.join("successor.toml");
         std::fs::write(&path, config).expect("write configuration");
+        path
+    }
+
+    /// Starts the node again with the ports that it has, right after its end by a signal.
+    pub(crate) fn come_back(&mut self, signal: &str) {
+        let path = self.successor();
+        self.signal(signal);
+        self.child.wait().expect("wait for the node");
+        let child = spawn(&self.directory, &["serve", "-c"], &path);
+        let mut anew = listening(child, self.directory.clone());
+        std::mem::swap(self, &mut anew);
+        anew.directory = PathBuf::new();
+    }
+
+    /// Has a new process take over from this one; returns the exit code of the old one.
+    pub(crate) fn take_over(&mut self) -> Option<i32> {
+        let path = self.successor();
         let child = spawn(&self.directory, &["serve", "--take-over", "-c"], &path);
         let mut anew = listening(child, self.directory.clone());
         std::mem::swap(self, &mut anew);
