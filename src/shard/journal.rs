@@ -6,6 +6,7 @@
 //! behind them, until a commit has made room.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::cache::MetricId;
 use crate::metric::batch;
@@ -216,11 +217,17 @@ impl Shard {
         }
     }
 
-    /// Carries points out of the oldest segment if the log asks for it: first those whose files
-    /// cannot be written, and later, when flushing has not helped either, all. Looks at a slice of
-    /// the entries; false when there is no more to do now.
-    pub fn carry_some(&mut self) -> bool {
-        let Pressure::Carry { oldest } = self.log_pressure() else { return false };
+    /// Whether [`Shard::carry_some`] has something to do.
+    pub fn wants_to_carry(&self, now: Instant) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.log.carry_wanted(now).is_some())
+    }
+
+    /// Carries points out of the segment that the log asks for: first those whose files cannot be
+    /// written, and later, when flushing has not helped either, all. Looks at a slice of the
+    /// entries; false when there is no more to do now.
+    pub fn carry_some(&mut self, now: Instant) -> bool {
+        let wanted = self.journal.as_ref().and_then(|journal| journal.log.carry_wanted(now));
+        let Some(oldest) = wanted else { return false };
         let end = self.cache.id_end();
         for _ in 0..SLICE {
             let Some(journal) = &mut self.journal else { return false };

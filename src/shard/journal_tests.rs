@@ -138,7 +138,7 @@ fn what_cannot_be_written_is_carried_and_does_not_stop_the_others() {
             if round % 20 == 0 {
                 world.now += Duration::from_secs(1);
                 world.sweep("bad", is_own_fault);
-                while world.shard.carry_some() {}
+                while world.shard.carry_some(world.now) {}
                 world.tidy();
             }
             assert!(!world.shard.must_wait(), "round {round}: {} files", world.files());
@@ -250,7 +250,7 @@ fn inherited_points_are_held_until_they_are_in_their_files() {
         batch::push(&mut points, format!("m.{}", n % 10).as_bytes(), point);
     }
     world.shard.accept_inherited(&points);
-    world.shard.log().expect("it has one").inheritance_read();
+    world.shard.log().expect("it has one").inheritance_read(world.now);
     assert!(!world.shard.must_wait());
     world.send("m.1", 11);
     world.sweep("m/3", false);
@@ -266,4 +266,35 @@ fn inherited_points_are_held_until_they_are_in_their_files() {
     let counters = world.shard.all_counters();
     assert_eq!((counters.recovered, counters.accepted, counters.committed), (100, 1, 100));
     assert_eq!(counters.replaced, 1);
+}
+
+#[test]
+fn an_inheritance_that_does_not_flush_does_not_stop_other_shards_for_ever() {
+    let mut world = World::new(Some(1), 0.0);
+    let mut points = Vec::new();
+    for name in ["bad.a", "bad.b", "good"] {
+        let point = Point { timestamp_s: NOW_S - 9, value: 3.0 };
+        batch::push(&mut points, name.as_bytes(), point);
+    }
+    world.shard.accept_inherited(&points);
+    world.shard.log().expect("it has one").inheritance_read(world.now);
+    for _ in 0..59 {
+        world.now += Duration::from_secs(1);
+        world.sweep("bad", true);
+        assert!(!world.shard.wants_to_carry(world.now), "there is time to flush");
+        while world.shard.carry_some(world.now) {}
+        world.tidy();
+        let log = world.shard.log().expect("it has one");
+        assert!(!log.is_inheritance_released());
+    }
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.shard.log_pressure(), Pressure::None, "nothing is short here");
+    assert!(world.shard.wants_to_carry(world.now));
+    while world.shard.carry_some(world.now) {}
+    world.tidy();
+    let log = world.shard.log().expect("it has one");
+    assert!(log.is_inheritance_released());
+    assert_eq!(log.counters().carried_points, 2, "just what was left");
+    assert!(!world.shard.wants_to_carry(world.now));
+    assert_eq!(world.shard.points_of(b"bad.a").len(), 1);
 }

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::fatal::{Fatal, die};
-use crate::shard::Shard;
 use crate::sys::clock;
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
@@ -322,10 +321,12 @@ async fn commit_in_time(core: &Core) {
 /// again to give up what could not be given up.
 async fn care(core: &Core) {
     let Some(keeper) = &core.log else { return };
-    let must_carry = || matches!(core.shard.borrow().log_pressure(), Pressure::Carry { .. });
+    let must_carry = || core.shard.borrow().wants_to_carry(Instant::now());
+    let is_urgent = || keeper.wants_checkpoint(core) || must_carry();
     loop {
-        core.loggable.until(|| keeper.wants_checkpoint(core) || must_carry()).await;
-        while core.with_shard(Shard::carry_some) {
+        // What is inherited is to be carried when its time has come, even if no point comes then.
+        core.loggable.until(|| keeper.has_to_tell.get() || is_urgent()).await;
+        while core.with_shard(|shard| shard.carry_some(Instant::now())) {
             yield_now().await;
         }
         keeper.commit(core);
@@ -334,7 +335,8 @@ async fn care(core: &Core) {
         if wait.is_zero() && keeper.wants_checkpoint(core) {
             keeper.begin_checkpoint(core);
         }
-        sleep(wait.clamp(Duration::from_millis(10), PRESSURE_INTERVAL)).await;
+        let least = if is_urgent() { Duration::from_millis(10) } else { PRESSURE_INTERVAL };
+        sleep(wait.clamp(least, PRESSURE_INTERVAL)).await;
     }
 }
 

@@ -6,7 +6,7 @@
 //! ever waits for another one in here.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::metric::batch::Content;
 use crate::shard::Shard;
@@ -165,7 +165,7 @@ fn take_orders(core: &Core) -> bool {
             Order::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
             Order::InheritanceRead => {
                 if let Some(log) = core.shard.borrow_mut().log() {
-                    log.inheritance_read();
+                    log.inheritance_read(Instant::now());
                 }
                 core.report(Report::Recovered);
             }

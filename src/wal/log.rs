@@ -307,7 +307,7 @@ impl Log {
     /// Adds a point again that an old segment holds, so that the old one can go: all waiting points
     /// of a metric, each timestamp with its latest value only; then what the first returned is to
     /// be held, and what was held released. When it is full before the last one, nothing is lost
-    /// or wrong, and the old hold stays.
+    /// or wrong, and the old hold stays; the others may follow in later commits.
     pub fn carry(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
         if self.segments.is_beyond() {
             return Err(Full);
@@ -554,6 +554,12 @@ impl Log {
         self.segments.pressure()
     }
 
+    /// The segment whose points are to be carried forward now, see [`Log::carry`]: the one that
+    /// [`Pressure::Carry`] names, or what is left of the inheritance after a minute.
+    pub fn carry_wanted(&self, now: Instant) -> Option<u32> {
+        self.segments.carry_wanted(now)
+    }
+
     /// Segments could go after a checkpoint.
     pub fn checkpoint_wanted(&self) -> bool {
         self.is_carried_committed() && self.segments.checkpoint_wanted()
@@ -590,8 +596,8 @@ impl Log {
 
     /// Every point of earlier runs that belongs to this shard has been put into the cache, with
     /// its hold. Until then the log is full, and takes nothing.
-    pub fn inheritance_read(&mut self) {
-        self.segments.inheritance_read();
+    pub fn inheritance_read(&mut self, now: Instant) {
+        self.segments.inheritance_read(now);
     }
 
     /// This shard needs nothing of earlier runs any more. When all shards say so, their files are

@@ -8,6 +8,7 @@
 //! then a file that is still there is not replayed, and one that is not there is not missed.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::wal::log::RESERVE_SEGMENTS;
 use crate::wal::segment::{Kind, SegmentId};
@@ -17,6 +18,12 @@ pub const INHERITANCE: u32 = 0;
 
 /// Files beyond the limit for what had been let in before it was reached, when writes fail.
 const BROKEN_FILES_MAX: u32 = 8;
+
+/// When it has been read for so long, what is still held of the inheritance is carried forward. No
+/// shard can retire anything before all shards have let go of it: one with files that cannot be
+/// written, or may not be created yet, would stop all others for good. Most shards have flushed
+/// theirs by then and carry nothing.
+pub(crate) const INHERITANCE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What the log asks of the shard so that it does not fill up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +76,8 @@ pub(crate) struct Segments {
     inheritance: Inheritance,
     inherited_files: u32,
     inherited_holds: u64,
+    /// What is held of the inheritance then is carried.
+    inheritance_due: Option<Instant>,
     /// What the checkpoint under way covers.
     checkpoint: Option<u32>,
     /// Points up to this segment are in their files and on stable storage.
@@ -97,6 +106,7 @@ impl Segments {
             inheritance: if is_heir { Inheritance::Reading } else { Inheritance::Gone },
             inherited_files: inherited_files.unwrap_or(0),
             inherited_holds: 0,
+            inheritance_due: None,
             checkpoint: None,
             safe: (!is_heir).then_some(0),
             checkpoint_failed: false,
@@ -239,6 +249,15 @@ impl Segments {
         }
     }
 
+    /// The segment whose points are to be carried forward, if one's are.
+    pub(crate) fn carry_wanted(&self, now: Instant) -> Option<u32> {
+        if let Pressure::Carry { oldest } = self.pressure() {
+            return Some(oldest);
+        }
+        let is_due = self.inheritance_due.is_some_and(|due| now >= due);
+        (is_due && self.inherited_holds > 0).then_some(INHERITANCE)
+    }
+
     fn oldest_held(&self) -> Option<u32> {
         if self.inherited_holds > 0 {
             return Some(INHERITANCE);
@@ -286,9 +305,10 @@ impl Segments {
         self.checkpoint_failed
     }
 
-    pub(crate) fn inheritance_read(&mut self) {
+    pub(crate) fn inheritance_read(&mut self, now: Instant) {
         assert!(self.is_reading(), "the inheritance is read once");
         self.inheritance = Inheritance::Read;
+        self.inheritance_due = Some(now + INHERITANCE_TIME_MAX);
     }
 
     pub(crate) fn is_inheritance_released(&self) -> bool {

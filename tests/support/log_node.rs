@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use carbyne::metric::point::Point;
 use carbyne::wal::{
-    Commit, FileName, INHERITANCE, Log, Mark, Options, Outcome, Part, Pressure, Replay, Report,
-    SegmentId, logs,
+    Commit, FileName, INHERITANCE, Log, Mark, Options, Outcome, Part, Replay, Report, SegmentId,
+    logs,
 };
 
 use crate::simulated_disk::{Chance, Fault, SimulatedDisk};
@@ -258,7 +258,8 @@ impl Node {
         }
         if self.replayed.is_empty() && !self.is_read {
             self.is_read = true;
-            self.shards.iter_mut().for_each(|shard| shard.log.inheritance_read());
+            let now = self.now;
+            self.shards.iter_mut().for_each(|shard| shard.log.inheritance_read(now));
         }
     }
 
@@ -366,7 +367,7 @@ impl Node {
 
     /// Does what the log asks for so that it does not fill up.
     pub(crate) fn relieve(&mut self, index: usize, names: &[Vec<u8>], metrics_max: usize) {
-        let Pressure::Carry { oldest } = self.shards[index].log.pressure() else { return };
+        let Some(oldest) = self.shards[index].log.carry_wanted(self.now) else { return };
         for metric in self.holders(index, oldest).into_iter().take(metrics_max) {
             let shard = &mut self.shards[index];
             let entry = shard.entries.get_mut(&metric).expect("a holder");

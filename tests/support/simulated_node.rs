@@ -359,12 +359,13 @@ impl Node {
 
     /// A core takes points of earlier runs, or hears that all have come.
     pub(crate) fn inherit(&mut self, at: usize) {
+        let now = self.now;
         let is_all = self.cores.iter().all(|core| core.inheritance.is_empty());
         let core = &mut self.cores[at];
         if core.inheritance.is_empty() {
             if is_all && !core.is_read {
                 core.is_read = true;
-                core.log().inheritance_read();
+                core.log().inheritance_read(now);
             }
             return;
         }
@@ -507,10 +508,15 @@ impl Node {
 
     /// Nothing is left to do, for anybody.
     pub(crate) fn is_idle(&mut self) -> bool {
-        self.stage == Stage::Running
-            && self.inherited.is_empty()
-            && self.is_quiet()
-            && self.cores.iter_mut().all(|core| core.is_idle() && !core.is_gone_ordered)
+        self.is_idle_but(None)
+    }
+
+    /// Nothing is left to do, for anybody but this core.
+    pub(crate) fn is_idle_but(&mut self, busy: Option<usize>) -> bool {
+        let mut cores = self.cores.iter_mut();
+        let is_idle =
+            cores.all(|core| (busy == Some(core.index) || core.is_idle()) && !core.is_gone_ordered);
+        is_idle && self.stage == Stage::Running && self.inherited.is_empty() && self.is_quiet()
     }
 
     /// Points that are on their way between cores, by the counters and by the model.

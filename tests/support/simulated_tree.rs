@@ -81,8 +81,8 @@ pub(crate) struct SimulatedTree {
     sync: Option<Sync>,
     /// Files that may be made; as others use and free space.
     pub(crate) has_space: bool,
-    /// A path that cannot be opened, for a reason of its own.
-    pub(crate) broken: Option<Vec<u8>>,
+    /// Paths that cannot be opened, each for a reason of its own.
+    pub(crate) broken: BTreeSet<Vec<u8>>,
     /// A path whose lock somebody else has.
     pub(crate) locked: Option<Vec<u8>>,
     pub(crate) weather: TreeWeather,
@@ -101,7 +101,7 @@ impl SimulatedTree {
             changes: Vec::new(),
             sync: None,
             has_space: true,
-            broken: None,
+            broken: BTreeSet::new(),
             locked: None,
             weather: TreeWeather::default(),
             fuse: None,
@@ -209,7 +209,7 @@ impl SimulatedTree {
         path: &[u8],
         spec: &SeriesSpec,
     ) -> Result<Option<(usize, Header)>, Outcome> {
-        if self.broken.as_deref() == Some(path) {
+        if self.broken.contains(path) {
             return Err(failed("create", true));
         }
         self.burn(self.weather.open).map_err(|_| failed("create", false))?;
@@ -232,7 +232,7 @@ impl SimulatedTree {
     }
 
     fn open(&mut self, path: &[u8], is_creating: bool) -> Result<usize, Outcome> {
-        if self.broken.as_deref() == Some(path) {
+        if self.broken.contains(path) {
             return Err(failed("open", true));
         }
         self.burn(self.weather.open).map_err(|_| failed("open", false))?;
@@ -320,7 +320,8 @@ impl SimulatedTree {
         self.weather = TreeWeather::default();
         self.fuse = None;
         self.has_space = true;
-        (self.broken, self.locked) = (None, None);
+        self.broken.clear();
+        self.locked = None;
     }
 
     /// The sync under way comes to nothing.

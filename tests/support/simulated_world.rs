@@ -8,6 +8,7 @@ use carbyne::schema::{Rules, Source};
 use carbyne::stats::Counters;
 use carbyne::wal::{Damage, Kind, Pressure, Problem};
 
+use crate::simulated_core::Core;
 use crate::simulated_disk::{Chance, SimulatedDisk, Weather};
 use crate::simulated_model::{Key, Model};
 use crate::simulated_node::{Ground, Node, Plant, SEGMENT_BYTES, Setup, Stage, read_logs};
@@ -30,6 +31,9 @@ const SECONDS: u32 = 5;
 
 /// A point too many for the log's buffers, in one go.
 const FLOOD: usize = 16_000;
+
+/// How many seeds in a thousand end beside a core whose files stay broken.
+const BESIDE_SHARE: usize = 300;
 
 /// Rounds in which a mended node must come to rest.
 const ROUNDS_MAX: usize = 1_500;
@@ -111,6 +115,7 @@ pub(crate) struct Done {
     asides: u64,
     lent: u64,
     replayed_crashes: u64,
+    rests_beside: u64,
     running: u64,
     counters: Counters,
 }
@@ -127,6 +132,7 @@ impl Done {
         self.asides += other.asides;
         self.lent += other.lent;
         self.replayed_crashes += other.replayed_crashes;
+        self.rests_beside += other.rests_beside;
         self.running += other.running;
         self.counters.add(&other.counters);
     }
@@ -138,6 +144,7 @@ impl Done {
             ("steps of a node that receives", self.running, 1),
             ("crashes", self.crashes, 1),
             ("crashes during replay", self.replayed_crashes, 1),
+            ("rests beside a broken core with points", self.rests_beside, 20),
             ("seals", self.seals, 1),
             ("drains", self.drains, 1),
             ("steps with late points", self.late, 1),
@@ -218,11 +225,17 @@ impl World {
         }
     }
 
-    /// Everything goes wrong, then nothing; then power is lost, and nothing goes wrong again.
+    /// Everything goes wrong, then in some seeds the files of one core, then nothing; then power is
+    /// lost, and nothing goes wrong again.
     pub(crate) fn run(&mut self) {
         let steps = if self.chance.permille(LONG_SHARE) { STEPS_LONG } else { STEPS };
         for _ in 0..steps {
             self.step();
+        }
+        // What takes no more than so many points may not even come to serve.
+        if self.setup.points_max == 0 && self.chance.permille(BESIDE_SHARE) {
+            self.end(true);
+            self.settle_beside();
         }
         self.settle();
         self.end(true);
@@ -290,7 +303,7 @@ impl World {
                 }
             }
             Act::Retire => node.cores[at].retire(),
-            Act::Carry => drop(node.cores[at].shard.carry_some()),
+            Act::Carry => drop(node.cores[at].shard.carry_some(now)),
             Act::Inherit => node.inherit(at),
             Act::Govern => node.govern(ground),
             Act::Hear => node.hear(at),
@@ -355,7 +368,7 @@ impl World {
         let is_on = self.chance.permille(500);
         let path = is_on.then(|| self.ground.model.path(metric).to_vec());
         match self.chance.below(4) {
-            0 => self.ground.tree.broken = path,
+            0 => self.ground.tree.broken = path.into_iter().collect(),
             1 => self.ground.tree.locked = path,
             2 => self.ground.tree.has_space = self.chance.permille(700),
             _ => {
@@ -452,17 +465,12 @@ impl World {
 
     /// All faults are mended: everything must find its way into its file, and the logs shrink.
     fn settle(&mut self) {
-        let Ground { disk, tree, .. } = &mut self.ground;
-        (disk.weather, tree.weather) = (Weather::default(), TreeWeather::default());
-        disk.kill();
-        disk.set_capacity(SPACE);
-        tree.mend();
-        self.node.now_s = BASE_S + SECONDS;
+        self.mend();
         for _ in 0..ROUNDS_MAX {
             let World { ground, node, .. } = self;
             let is_small = node.cores.iter().all(|core| core.is_small(&ground.disk));
             if node.is_idle() && is_small {
-                return self.check_rest();
+                return self.check_rest(|_| true);
             }
             self.round();
             self.check();
@@ -471,6 +479,43 @@ impl World {
         let state: Vec<_> =
             cores.map(|core| (core.shard.gauges(), core.log().pressure())).collect();
         panic!("the node does not come to rest: {:?} {state:?}", self.node.stage);
+    }
+
+    fn mend(&mut self) {
+        let Ground { disk, tree, .. } = &mut self.ground;
+        (disk.weather, tree.weather) = (Weather::default(), TreeWeather::default());
+        disk.kill();
+        disk.set_capacity(SPACE);
+        tree.mend();
+        self.node.now_s = BASE_S + SECONDS;
+    }
+
+    /// After a start no file of one core can be written. All others must come to rest all the
+    /// same, and take what comes.
+    fn settle_beside(&mut self) {
+        self.mend();
+        let World { ground: Ground { tree, model, .. }, node, .. } = self;
+        let broken = self.chance.below(node.cores.len());
+        let names = model.names.iter().enumerate();
+        let own = names.filter(|(_, name)| node.cores[broken].owns(name));
+        tree.broken = own.map(|(metric, _)| model.path(metric).to_vec()).collect();
+        let is_other = |core: &Core| core.index != broken;
+        for _ in 0..ROUNDS_MAX {
+            let World { ground, node, .. } = self;
+            let mut others = node.cores.iter().filter(|core| is_other(core));
+            let is_small = others.all(|core| core.is_small(&ground.disk));
+            if node.is_idle_but(Some(broken)) && is_small {
+                let has_points = node.cores[broken].shard.unwritten_count() > 0;
+                self.done.rests_beside += u64::from(has_points && node.cores.len() > 1);
+                return self.check_rest(is_other);
+            }
+            self.round();
+            self.check();
+        }
+        let cores = self.node.cores.iter_mut();
+        let state: Vec<_> =
+            cores.map(|core| (core.shard.gauges(), core.log().pressure(), core.has_told)).collect();
+        panic!("nobody comes to rest beside the broken core {broken}: {state:?}");
     }
 
     /// Everything that can be done is done once.
@@ -493,7 +538,7 @@ impl World {
             core.fill(ground, 64, now);
             core.write_files(ground, 64);
             core.complete(ground, 0, now);
-            core.shard.carry_some();
+            core.shard.carry_some(now);
             core.begin_checkpoint();
         }
         node.begin_sync(ground);
@@ -511,12 +556,12 @@ impl World {
         }
     }
 
-    /// A node at rest has everything in its files, and takes what comes.
-    fn check_rest(&mut self) {
+    /// Cores at rest have everything in their files, and take what comes.
+    fn check_rest(&mut self, is_at_rest: impl Fn(&Core) -> bool) {
         for key in self.ground.model.keys() {
             self.node.check_readable(&self.ground, key);
         }
-        for core in &mut self.node.cores {
+        for core in self.node.cores.iter_mut().filter(|core| is_at_rest(core)) {
             let files = core.log().file_count();
             assert_eq!(core.log().pressure(), Pressure::None, "{files} files");
             assert!(!core.shard.must_wait(), "{files} files, {:?}", core.shard.gauges());
