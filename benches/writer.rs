@@ -101,7 +101,7 @@ fn options() -> Options {
 
 fn run(options: &Options, directory: &Path) {
     let writing = WriterOptions { layout: Layout::Reserved, flock: false, follow_symlinks: false };
-    let mut writer = FileWriter::new(directory, writing).unwrap();
+    let mut writer = FileWriter::new(directory, writing, None).unwrap();
     let mut series = create(options, directory, &mut writer);
     for one in &mut series {
         one.inode = std::fs::metadata(directory.join(one.path.to_str().unwrap())).unwrap().ino();

@@ -70,3 +70,7 @@ pub const TOOL_POINTS_MAX: usize = 1 << 24;
 
 /// A batch for the writer is closed early when it holds this many points.
 pub const FLUSH_BATCH_POINTS: usize = 65_536;
+
+/// File systems that the Whisper tree may span. Each keeps one descriptor open for each core at
+/// most; files on one more are not written, and told about as files of a kind we do not take.
+pub const FILE_SYSTEMS_MAX: usize = 64;

@@ -57,7 +57,7 @@ impl World {
         fs::create_dir_all(&directory).unwrap();
         let options =
             WriterOptions { layout: Layout::Reserved, flock: true, follow_symlinks: false };
-        let writer = FileWriter::new(&directory, options).unwrap();
+        let writer = FileWriter::new(&directory, options, None).unwrap();
         World { directory, writer, way, known: vec![None; FILES] }
     }
 

@@ -2,7 +2,6 @@
 //! when that may go.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::node::plan::Sizes;
 use crate::sys::doorbell::Doorbell;
+use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
 use crate::sys::files::{DirectoryLock, lock_directory};
-use crate::sys::log_files::{Durability, FileSystem, LogDirectory};
-use crate::tasks::checkpoint::{self, CheckpointAsker};
+use crate::sys::log_files::{Durability, LogDirectory};
+use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
 use crate::tasks::commit::LogPlan;
 use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder};
@@ -75,8 +75,8 @@ impl LogSizes {
 pub(crate) struct NodeLog {
     path: PathBuf,
     directory: LogDirectory,
-    file_system: Arc<FileSystem>,
-    data_directory: PathBuf,
+    file_systems: Option<FileSystems>,
+    newcomers: Newcomers,
     durability: Durability,
     interval: Duration,
     checkpoint_interval: Duration,
@@ -88,8 +88,8 @@ pub(crate) struct NodeLog {
     spares: Vec<FileName>,
     feeders: Vec<Feeder>,
     askers: Vec<CheckpointAsker>,
-    requests: Sender<usize>,
-    requested: Option<Receiver<usize>>,
+    requests: Sender<Request>,
+    requested: Option<Receiver<Request>>,
     _lock: DirectoryLock,
 }
 
@@ -119,14 +119,14 @@ impl NodeLog {
         if let Some(text) = unknown_version(&directory, &inherited) {
             fail(&text);
         }
-        let data_directory = config.whisper.data_dir.clone();
-        let file_system = FileSystem::of(&data_directory).unwrap_or_else(|error| fail(&error));
+        let (file_systems, newcomers) =
+            file_systems(&config.whisper.data_dir).unwrap_or_else(|error| fail(&error));
         let (requests, requested) = mpsc::channel();
         Some(NodeLog {
             path,
             directory,
-            file_system: Arc::new(file_system),
-            data_directory,
+            file_systems: Some(file_systems),
+            newcomers,
             durability,
             interval: config.wal.commit_interval,
             checkpoint_interval: config.wal.checkpoint_interval,
@@ -186,14 +186,19 @@ impl NodeLog {
         }
     }
 
+    /// What the writer of a core tells of file systems with.
+    pub(crate) fn newcomers(&self) -> Newcomers {
+        self.newcomers.clone()
+    }
+
     /// Starts the checkpoint thread, when every core has its plan.
     pub(crate) fn start_checkpoints(&mut self) {
         let Some(requested) = self.requested.take() else { return };
         let askers = std::mem::take(&mut self.askers);
-        let (file_system, path) = (Arc::clone(&self.file_system), self.data_directory.clone());
+        let file_systems = self.file_systems.take().expect("as the requests");
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || checkpoint::run(&file_system, &path, &requested, askers));
+            .spawn(move || checkpoint::run(file_systems, &requested, askers));
         thread.unwrap_or_else(|error| die(Fatal::Writer, &format!("checkpoint: {error}")));
     }
 
@@ -223,7 +228,10 @@ impl NodeLog {
 
     /// After a drain: everything is in its file, and no log of this run or an earlier one counts.
     pub(crate) fn drop_all(&mut self) -> std::io::Result<()> {
-        self.file_system.sync()?;
+        let (sender, synced) = mpsc::channel();
+        let is_asked = self.requests.send(Request::Last(sender)).is_ok();
+        let result = if is_asked { synced.recv().ok() } else { None };
+        result.unwrap_or_else(|| Err(std::io::Error::other("the checkpoint thread has ended")))?;
         let names = self.directory.names()?;
         let is_segment = |name: &String| {
             FileName::parse(name).is_some_and(|file| !matches!(file, FileName::Spare { .. }))

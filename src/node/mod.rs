@@ -194,6 +194,7 @@ fn start_cores(
                 log: log
                     .as_mut()
                     .map(|log| (log.shard_options(number), log.core_plan(number, bell.clone()))),
+                newcomers: log.as_ref().map(|log| log.newcomers()),
             },
         );
         let name = format!("core-{number}");

@@ -16,6 +16,7 @@ use crate::schema::Rules;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
 use crate::shard::{LINKS_PERCENT, MESSAGES_PERCENT, ShardOptions};
+use crate::sys::file_systems::Newcomers;
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
 use crate::tasks::commit::LogPlan;
@@ -120,6 +121,7 @@ pub(crate) struct Ends {
     pub(crate) reports: Sender<Report>,
     pub(crate) sockets: CoreSockets,
     pub(crate) log: Option<(wal::Options, LogPlan)>,
+    pub(crate) newcomers: Option<Newcomers>,
 }
 
 /// The plan of one core.
@@ -144,6 +146,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         datagrams: ends.sockets.datagrams,
         directory: config.whisper.data_dir.clone(),
         writer: config.whisper.enabled.then(|| writer_options(config)),
+        newcomers: ends.newcomers,
         flush_interval: config.whisper.flush_interval,
         log,
         report: (number == 0 && !config.common.metric_interval.is_zero()).then(|| ReportOptions {

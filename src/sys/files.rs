@@ -10,11 +10,13 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use io_uring::types::OpenHow;
+
+use crate::sys::file_systems::Newcomers;
 
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -25,6 +27,8 @@ const ASIDE_STEM_BYTES_MAX: usize = 200;
 /// What tells a file apart from another one under the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
+    /// The device that its file system is on.
+    pub device: u64,
     /// The inode's number.
     pub inode: u64,
     /// The length in bytes.
@@ -49,6 +53,7 @@ pub struct Tree {
     resolve: u64,
     how: OpenHow,
     how_to_foreign: OpenHow,
+    newcomers: Option<Newcomers>,
 }
 
 impl Tree {
@@ -61,7 +66,43 @@ impl Tree {
         // A read after a write would change the access time and with it the inode: a tenth of an
         // update.
         let quiet = how(flags | libc::O_NOATIME, 0, resolve);
-        Ok(Tree { root, resolve, how: quiet, how_to_foreign: how(flags, 0, resolve) })
+        let how_to_foreign = how(flags, 0, resolve);
+        Ok(Tree { root, resolve, how: quiet, how_to_foreign, newcomers: None })
+    }
+
+    /// Tells of each file system that it makes something on from now on, before that.
+    pub fn telling(self, newcomers: Option<Newcomers>) -> Tree {
+        Tree { newcomers, ..self }
+    }
+
+    /// To be called before the first write to an open file with this path and device: tells of its
+    /// file system. An error says that it must not be written.
+    pub fn meet(&self, path: &CStr, device: u64) -> io::Result<()> {
+        let Some(newcomers) = &self.newcomers else { return Ok(()) };
+        newcomers.meet(device, || {
+            let (parent, _) = split(path);
+            let place = PathBuf::from(String::from_utf8_lossy(parent).into_owned());
+            let parent = if parent.is_empty() { c".".to_owned() } else { c_path(parent) };
+            // Rather the directory, since an open file keeps its space when it is deleted; but the
+            // file's name may be a link to elsewhere.
+            let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+            for path in [&parent, path] {
+                let Ok(file) = self.open_at(path, &how(flags, 0, self.resolve)) else { continue };
+                let file = File::from(file);
+                if identify(&file)?.device == device {
+                    return Ok((file, place));
+                }
+            }
+            Err(io::Error::other("its file system cannot be opened for a sync"))
+        })
+    }
+
+    fn meet_directory(&self, directory: &OwnedFd, path: &[u8]) -> io::Result<()> {
+        let Some(newcomers) = &self.newcomers else { return Ok(()) };
+        let file = File::from(directory.try_clone()?);
+        let device = identify(&file)?.device;
+        let place = || PathBuf::from(String::from_utf8_lossy(path).into_owned());
+        newcomers.meet(device, || Ok((file, place())))
     }
 
     /// The directory that paths start from.
@@ -154,24 +195,27 @@ impl Tree {
         Err(io::Error::from(io::ErrorKind::AlreadyExists))
     }
 
-    /// Opens a directory of the tree, making it and its parents if they are missing.
+    /// Opens a directory of the tree to change something in it, making it and its parents if they
+    /// are missing.
     fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         let how = how(flags, 0, self.resolve);
         if path.is_empty() {
             return self.root.try_clone();
         }
-        match self.open_at(&c_path(path), &how) {
+        let directory = match self.open_at(&c_path(path), &how) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let cut = path.iter().rposition(|&byte| byte == b'/');
                 let (parent, name) =
                     cut.map_or((&path[..0], path), |at| (&path[..at], &path[at + 1..]));
                 let parent = self.open_directory(parent)?;
                 make_directory(&parent, &c_path(name))?;
-                self.open_at(&c_path(path), &how)
+                self.open_at(&c_path(path), &how)?
             }
-            result => result,
-        }
+            result => result?,
+        };
+        self.meet_directory(&directory, path)?;
+        Ok(directory)
     }
 
     fn open_at(&self, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
@@ -190,6 +234,7 @@ pub fn identify(file: &File) -> io::Result<FileIdentity> {
         return Err(io::Error::last_os_error());
     }
     Ok(FileIdentity {
+        device: stat.st_dev,
         inode: stat.st_ino,
         bytes: u64::try_from(stat.st_size).expect("a file is not shorter than nothing"),
         is_regular: stat.st_mode & libc::S_IFMT == libc::S_IFREG,
@@ -554,6 +599,49 @@ mod tests {
         assert_eq!(identify(&file.unwrap()).unwrap().bytes, 20);
         assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Where `place` is on another file system than the tree: one is met before something is made
+    /// on it or written to it, whatever leads there.
+    #[test]
+    fn other_file_systems_are_told_of() {
+        use crate::sys::file_systems::file_systems;
+        let (directory, tree) = tree();
+        let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+        let place = format!("/dev/shm/carbyne-files-{}", std::process::id());
+        let place = Path::new(&place);
+        std::fs::create_dir_all(place).unwrap();
+        assert_ne!(device(place), device(&directory), "this test needs two file systems");
+        std::fs::write(place.join("file.wsp"), b"h").unwrap();
+        std::os::unix::fs::symlink(place, directory.join("out")).unwrap();
+        std::os::unix::fs::symlink(place.join("file.wsp"), directory.join("a.wsp")).unwrap();
+        drop(tree);
+        let told = |work: &dyn Fn(&Tree)| {
+            let (mut all, newcomers) = file_systems(&directory).unwrap();
+            work(&Tree::open(&directory, true).unwrap().telling(Some(newcomers)));
+            all.sync().unwrap();
+            all.devices()
+        };
+        let create = |path: &'static [u8]| {
+            move |tree: &Tree| {
+                drop(tree.create_file(&c_path(path), b"h", 10, Layout::Sparse).unwrap());
+            }
+        };
+        let meet = |path: &'static [u8]| {
+            move |tree: &Tree| {
+                let file = tree.open_file(&c_path(path)).unwrap();
+                tree.meet(&c_path(path), identify(&file).unwrap().device).unwrap();
+            }
+        };
+        let (home, both) = (vec![device(&directory)], vec![device(&directory), device(place)]);
+        assert_eq!(told(&create(b"in/b.wsp")), home);
+        assert_eq!(told(&meet(b"in/b.wsp")), home);
+        assert_eq!(told(&create(b"out/c.wsp")), both);
+        assert_eq!(told(&create(b"out/new/d.wsp")), both);
+        assert_eq!(told(&meet(b"out/c.wsp")), both);
+        assert_eq!(told(&meet(b"a.wsp")), both);
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::remove_dir_all(place).unwrap();
     }
 
     #[test]

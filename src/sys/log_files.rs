@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -179,29 +179,6 @@ fn read_around(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The file system that a directory is on.
-///
-/// It is opened before anything is written to it and kept open: the kernel reports a failed
-/// write-back once to everybody who had the file system open then.
-#[derive(Debug)]
-pub struct FileSystem {
-    directory: File,
-}
-
-impl FileSystem {
-    /// The file system of this directory.
-    pub fn of(directory: &Path) -> io::Result<FileSystem> {
-        Ok(FileSystem { directory: File::open(directory)? })
-    }
-
-    /// Brings everything written to it so far to stable storage.
-    pub fn sync(&self) -> io::Result<()> {
-        // SAFETY: the descriptor is open for the call.
-        let status = unsafe { libc::syncfs(self.directory.as_raw_fd()) };
-        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,7 +245,6 @@ mod tests {
         // A file system without direct I/O.
         let proc = LogDirectory::open(Path::new("/proc/self")).unwrap();
         assert_eq!(proc.open_file("comm", Durability::Power).unwrap().mode(), SyncMode::After);
-        FileSystem::of(&path).unwrap().sync().unwrap();
         std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod datagrams;
 pub mod doorbell;
 pub mod executor;
+pub mod file_systems;
 pub mod files;
 pub mod local_time;
 pub mod log_files;

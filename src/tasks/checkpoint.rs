@@ -1,16 +1,25 @@
 //! Checkpoints: one thread a node that brings the Whisper files to stable storage.
 //!
 //! Shards ask when segments of their logs could go. All that have asked before a sync begins are
-//! covered by it. One sync of the whole file system, because a file at a time would cost a
+//! covered by it. One sync of each whole file system that the tree spans, because a file at a time would cost a
 //! journal commit each, and a million files an interval.
 
-use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender};
 
 use rtrb::Producer;
 
 use crate::sys::doorbell::Doorbell;
-use crate::sys::log_files::FileSystem;
+use crate::sys::file_systems::FileSystems;
+
+/// Who asks for a sync.
+#[derive(Debug)]
+pub enum Request {
+    /// The shard of this number, which has at most one question under way.
+    Shard(usize),
+    /// The main thread after a drain, when no shard is left.
+    Last(Sender<io::Result<()>>),
+}
 
 /// Where a shard waits for the answer: whether the sync has succeeded.
 #[derive(Debug)]
@@ -21,30 +30,33 @@ pub struct CheckpointAsker {
     pub bell: Doorbell,
 }
 
-/// Runs until nobody can ask any more. A request is the index of its asker, who has at most one
-/// under way. To be called on a thread of its own, with the file system opened before anything is
-/// written to it.
+/// Runs until nobody can ask any more. To be called on a thread of its own.
 pub fn run(
-    file_system: &FileSystem,
-    directory: &Path,
-    requests: &Receiver<usize>,
+    mut file_systems: FileSystems,
+    requests: &Receiver<Request>,
     mut askers: Vec<CheckpointAsker>,
 ) {
     let mut covered = vec![false; askers.len()];
     while let Ok(first) = requests.recv() {
-        covered[first] = true;
-        while let Ok(next) = requests.try_recv() {
-            covered[next] = true;
+        let mut last = None;
+        for request in std::iter::once(first).chain(requests.try_iter()) {
+            match request {
+                Request::Shard(index) => covered[index] = true,
+                Request::Last(sender) => last = Some(sender),
+            }
         }
-        let result = file_system.sync();
+        let result = file_systems.sync();
         if let Err(error) = &result {
-            log::error!("checkpoint failed directory={} error={error}", directory.display());
+            log::error!("checkpoint failed file_system={error}");
         }
         for (asker, covered) in askers.iter_mut().zip(&mut covered) {
             if std::mem::take(covered) {
                 asker.answers.push(result.is_ok()).expect("one question of a shard at a time");
                 asker.bell.ring();
             }
+        }
+        if let Some(last) = last {
+            let _ = last.send(result);
         }
     }
 }
@@ -53,12 +65,12 @@ pub fn run(
 mod tests {
     use super::*;
     use crate::sys::doorbell::doorbell;
+    use crate::sys::file_systems::file_systems;
     use rtrb::RingBuffer;
 
     #[test]
     fn each_asker_is_answered_once() {
-        let directory = std::env::temp_dir();
-        let file_system = FileSystem::of(&directory).unwrap();
+        let (file_systems, _newcomers) = file_systems(&std::env::temp_dir()).unwrap();
         let (to, requests) = std::sync::mpsc::channel();
         let (bell, _ear) = doorbell().unwrap();
         let mut ends = Vec::new();
@@ -69,11 +81,14 @@ mod tests {
         });
         let askers = askers.collect();
         for asker in [2, 0] {
-            to.send(asker).unwrap();
+            to.send(Request::Shard(asker)).unwrap();
         }
+        let (sender, last) = std::sync::mpsc::channel();
+        to.send(Request::Last(sender)).unwrap();
         drop(to);
-        run(&file_system, &directory, &requests, askers);
+        run(file_systems, &requests, askers);
         let answers: Vec<Option<bool>> = ends.iter_mut().map(|end| end.pop().ok()).collect();
         assert_eq!(answers, [Some(true), None, Some(true)]);
+        assert!(last.recv().unwrap().is_ok());
     }
 }

@@ -18,6 +18,7 @@ use crate::sys::clock;
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
+use crate::tasks::checkpoint::Request;
 use crate::tasks::core::{Core, Report};
 use crate::tasks::log_writer::{self, LogAnswer, LogErrand, LogWriterOptions};
 use crate::wal::Pressure;
@@ -50,7 +51,7 @@ pub struct LogPlan {
     /// Least time between two checkpoints.
     pub checkpoint_interval: Duration,
     /// Where to ask for a checkpoint, with the number of this core.
-    pub checkpoints: Sender<usize>,
+    pub checkpoints: Sender<Request>,
     /// Where its answers come.
     pub checkpointed: Consumer<bool>,
     /// Points of earlier runs come here.
@@ -74,7 +75,7 @@ pub struct LogKeeper {
     /// Time until a commit is begun: a fifth of the interval is left for the write itself.
     pause: Duration,
     checkpoint_interval: Duration,
-    checkpoints: Sender<usize>,
+    checkpoints: Sender<Request>,
     checkpointed: RefCell<Consumer<bool>>,
     heir: RefCell<Option<Heir>>,
     /// A commit was due while another one was under way.
@@ -184,7 +185,7 @@ impl LogKeeper {
     fn take_checkpoint(&self, core: &Core) -> bool {
         let Ok(is_ok) = self.checkpointed.borrow_mut().pop() else { return false };
         if !is_ok {
-            let text = "a sync of the data directory's file system has failed: what was written \
+            let text = "a sync of a file system of the data directory has failed: what was written \
                         may be lost there, and the next start writes it again from the log";
             die(Fatal::Checkpoint, text);
         }
@@ -202,7 +203,7 @@ impl LogKeeper {
         core.with_shard(|shard| shard.log().expect("it wants one").checkpoint_begun());
         self.is_checkpointing.set(true);
         self.checkpoint_begun.set(Instant::now());
-        if self.checkpoints.send(self.index).is_err() {
+        if self.checkpoints.send(Request::Shard(self.index)).is_err() {
             die(Fatal::Checkpoint, "the checkpoint thread has ended");
         }
     }

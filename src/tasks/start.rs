@@ -17,6 +17,7 @@ use crate::shard::{Shard, ShardOptions};
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{Task, sleep};
+use crate::sys::file_systems::Newcomers;
 use crate::sys::mesh::Links;
 use crate::sys::socket::{Listener, Stream};
 use crate::tasks::commit::{LogKeeper, LogPlan};
@@ -61,6 +62,8 @@ pub struct CorePlan {
     pub directory: PathBuf,
     /// How files are treated; `None`: nothing is written.
     pub writer: Option<WriterOptions>,
+    /// Is told of file systems in the data directory; `None`: there are no checkpoints.
+    pub newcomers: Option<Newcomers>,
     /// Least time between two sweeps.
     pub flush_interval: Duration,
     /// The log; what the shard is told of it is in `shard`.
@@ -86,7 +89,8 @@ pub async fn run(plan: CorePlan) {
         log: plan.log.map(start_log),
     }));
     let is_writing = plan.writer.is_some();
-    let writer = Rc::new(start_writer(plan.processor, plan.directory, plan.writer, bell));
+    let writing = (plan.writer, plan.newcomers);
+    let writer = Rc::new(start_writer(plan.processor, plan.directory, writing, bell));
     let exchanging = exchange::start(&core, &writer);
     let sending = exchange::start_sending(&core);
     let flushing = is_writing.then(|| flush::start(&core, &writer, plan.flush_interval));
@@ -192,7 +196,7 @@ async fn end_connections(core: &Rc<Core>) {
 fn start_writer(
     processor: usize,
     directory: PathBuf,
-    options: Option<WriterOptions>,
+    (options, newcomers): (Option<WriterOptions>, Option<Newcomers>),
     bell: Doorbell,
 ) -> Writer {
     let (to, from_core) = RingBuffer::new(FLUSH_BATCHES);
@@ -208,7 +212,8 @@ fn start_writer(
             if let Err(error) = pin_thread(processor) {
                 log::warn!("pin writer to processor failed processor={processor} error={error}");
             }
-            if let Err(error) = writer::run(&directory, options, from_core, to_core, &bell) {
+            let done = writer::run(&directory, options, newcomers, from_core, to_core, &bell);
+            if let Err(error) = done {
                 crate::fatal::die(crate::fatal::Fatal::Writer, &error.to_string());
             }
         })

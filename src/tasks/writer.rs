@@ -28,6 +28,7 @@ use crate::shard::query::Ticket;
 use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
+use crate::sys::file_systems::Newcomers;
 use crate::sys::files::{
     Layout, Tree, adopt, expect_scattered_reads, identify, times_waited, try_lock,
 };
@@ -97,14 +98,16 @@ pub struct Errand {
 
 /// Runs until the core's end of `from` is gone. To be called on a thread of its own. The core is
 /// woken when half of its batches are done, when all are, and when one of them carries an answer.
+/// `newcomers` is told of each file system before the first write to it.
 pub fn run(
     directory: &Path,
     options: WriterOptions,
+    newcomers: Option<Newcomers>,
     mut from: Consumer<WriteBatch>,
     mut to: Producer<WriteBatch>,
     bell: &Doorbell,
 ) -> io::Result<()> {
-    let mut writer = FileWriter::new(directory, options)?;
+    let mut writer = FileWriter::new(directory, options, newcomers)?;
     loop {
         match from.pop() {
             Ok(mut batch) => {
@@ -209,9 +212,13 @@ fn is_pending(job: &FlushJob) -> bool {
 
 impl FileWriter {
     /// A writer of the files below a data directory, to be used by the calling thread.
-    pub fn new(directory: &Path, options: WriterOptions) -> io::Result<FileWriter> {
+    pub fn new(
+        directory: &Path,
+        options: WriterOptions,
+        newcomers: Option<Newcomers>,
+    ) -> io::Result<FileWriter> {
         Ok(FileWriter {
-            tree: Tree::open(directory, options.follow_symlinks)?,
+            tree: Tree::open(directory, options.follow_symlinks)?.telling(newcomers),
             ring: FileRing::new()?,
             options,
             pace: Pace::new(),
@@ -257,7 +264,7 @@ impl FileWriter {
             if must_open(job, desk) {
                 take_opened(job, desk, tree.open_file(path_of(&job.path)));
             }
-            look_at(*options, job, desk);
+            look_at(tree, *options, job, desk);
             if must_read_header(job, desk) {
                 expect_scattered_reads(desk.file());
                 let file = desk.file.as_ref().expect("a pending job has its file open");
@@ -280,7 +287,7 @@ impl FileWriter {
         }
         self.open(jobs)?;
         for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            look_at(self.options, job, desk);
+            look_at(&self.tree, self.options, job, desk);
             if is_pending(job) {
                 expect_scattered_reads(desk.file());
             }
@@ -438,10 +445,11 @@ fn take_opened(job: &mut FlushJob, desk: &mut Desk, opened: io::Result<File>) {
     }
 }
 
-/// Identifies the open file, and locks it where files are locked.
-fn look_at(options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
+/// Identifies the open file, tells of its file system, and locks it where files are locked.
+fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
     let Some(file) = &desk.file else { return };
-    if let Err(outcome) = inspect(file, &mut desk.inode, &mut desk.file_bytes) {
+    let path = path_of(&job.path);
+    if let Err(outcome) = inspect(tree, path, file, &mut desk.inode, &mut desk.file_bytes) {
         job.outcome = outcome;
     } else if options.flock {
         match try_lock(file) {
@@ -588,12 +596,20 @@ fn error_of(result: i32) -> Option<io::Error> {
     (result < 0).then(|| io::Error::from_raw_os_error(-result))
 }
 
-fn inspect(file: &File, inode: &mut u64, bytes: &mut u64) -> Result<(), Outcome> {
+fn inspect(
+    tree: &Tree,
+    path: &CStr,
+    file: &File,
+    inode: &mut u64,
+    bytes: &mut u64,
+) -> Result<(), Outcome> {
     let identity = identify(file).map_err(|error| failure("look at series file", &error))?;
     if !identity.is_regular {
         let reason = "not a regular file".to_owned();
         return Err(Outcome::Failed { action: "open series file", reason, is_own_fault: true });
     }
+    let met = tree.meet(path, identity.device);
+    met.map_err(|error| failure("open file system of series file", &error))?;
     (*inode, *bytes) = (identity.inode, identity.bytes);
     Ok(())
 }

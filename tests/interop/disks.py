@@ -44,6 +44,8 @@ class Disk:
     def mount(self):
         subprocess.run(["mount", "-o", "loop,noatime", str(self.image), str(self.path)],
                        check=True)
+        for directory in self.binds:
+            subprocess.run(["mount", "--bind", str(self.path), str(directory)], check=True)
 
     def bind(self, directory):
         """Shows the file system in another place as well."""
@@ -55,7 +57,10 @@ class Disk:
         """Waits until nobody holds the file system: a killed node's ring goes a little later."""
         deadline = time.monotonic() + 20
         while True:
-            done = subprocess.run(["umount", str(self.path)], check=False, capture_output=True)
+            places = [place for place in [*self.binds, self.path] if place.is_mount()]
+            if not places:
+                return
+            done = subprocess.run(["umount", *map(str, places)], check=False, capture_output=True)
             if done.returncode == 0:
                 return
             assert time.monotonic() < deadline, f"umount: {done.stderr.decode()}"

@@ -6,6 +6,7 @@ what it sent and when; the node's own word on what is safe is read just before t
 """
 
 import random
+import signal
 import threading
 import time
 
@@ -217,3 +218,40 @@ def test_control_a_sync_that_does_nothing_loses_points(kind, disks, start):
         crash(node, disk)
     node.start()
     assert ledger.audit(node), "nothing is lost without syncs: the files do not matter here"
+
+
+@real
+@pytest.mark.parametrize("way", ["mount", "link"])
+@pytest.mark.parametrize("end", ["checkpoint", "drain"])
+def test_power_loss_of_another_file_system_in_the_tree(end, way, disks, start):
+    """Part of the tree is on a disk of its own, and only that one loses its power: what the log has
+    given up must be there."""
+    disk, schemas = disks(), [("all", ".*", "1s:30m")]
+    # Off while points wait for the node that inherits them.
+    node = start.make(schemas=schemas, whisper={"flush-interval": "1h", "follow-symlinks": True},
+                      wal={"checkpoint-interval": "500ms"})
+    if way == "mount":
+        disk.bind(node.data / "inner")
+    else:
+        node.data.mkdir()
+        (node.data / "inner").symlink_to(disk.path)
+    now = int(time.time())
+    points = [(f"inner.new.m{n}", n, now - age) for n in range(50) for age in (100, 60)]
+    node.start()
+    node.send(points)
+    wait_until(lambda: node.stat("wal.synced_points") > len(points), "not in the log")
+    node.kill()
+    node.settings["whisper"]["flush-interval"] = "100ms"
+    if end == "drain":
+        node.settings["wal"]["checkpoint-interval"] = "1h"
+    node.start()
+    if end == "checkpoint":
+        wait_until(lambda: "replayed log deleted" in node.log(), "the old log stays")
+    else:
+        node.stop(number=signal.SIGUSR1)
+    node.allowed_errors = "."
+    crash(node, disk)
+    node.start()
+    found = node.points_of(sorted({name for name, _, _ in points}))
+    lost = [(n, v, t) for n, v, t in points if found.get(n, {}).get(t) != v]
+    assert not lost, f"{len(lost)} of {len(points)} points are lost, e.g. {lost[:3]}"
