@@ -219,8 +219,8 @@ counters! {
     wal_failed_commits,
     /// Checkpoints.
     wal_checkpoints,
-    /// Checkpoints that failed.
-    wal_failed_checkpoints,
+    /// Points of earlier runs that their logs are known to have lost.
+    wal_lost,
 }
 
 impl Counters {
@@ -409,7 +409,7 @@ fn log(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("wal.commits"), value(total.wal_commits));
     emit(format_args!("wal.failed_commits"), value(total.wal_failed_commits));
     emit(format_args!("wal.checkpoints"), value(total.wal_checkpoints));
-    emit(format_args!("wal.failed_checkpoints"), value(total.wal_failed_checkpoints));
+    emit(format_args!("wal.lost_points"), value(total.wal_lost));
 }
 
 fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {

@@ -10,6 +10,7 @@ use rtrb::RingBuffer;
 use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::node::plan::Sizes;
+use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
 use crate::sys::files::{DirectoryLock, lock_directory};
@@ -18,7 +19,7 @@ use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
 use crate::tasks::commit::LogPlan;
 use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder};
-use crate::wal::{self, BLOCK_BYTES, FileName, HeaderError, SegmentHeader};
+use crate::wal::{self, BLOCK_BYTES, FileName, HeaderError, SegmentHeader, SegmentId};
 
 /// Least length of a segment: a commit with everything that receivers may bring at once.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
@@ -86,6 +87,8 @@ pub(crate) struct NodeLog {
     /// Segments and words of earlier runs.
     inherited: Vec<FileName>,
     spares: Vec<FileName>,
+    /// Of them those that may hold more than was read, and the names they are kept under.
+    damaged: Vec<(String, String)>,
     feeders: Vec<Feeder>,
     askers: Vec<CheckpointAsker>,
     requests: Sender<Request>,
@@ -135,6 +138,7 @@ impl NodeLog {
             run: files.iter().map(FileName::run).max().unwrap_or(0) + 1,
             inherited,
             spares,
+            damaged: Vec::new(),
             feeders: Vec::new(),
             askers: Vec::new(),
             requests,
@@ -207,14 +211,20 @@ impl NodeLog {
         !self.inherited.is_empty()
     }
 
-    /// Hands what earlier runs left to the cores; see [`recovery::recover`].
-    pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) {
+    /// Hands what earlier runs left to the cores, see [`recovery::recover`]; returns how many
+    /// points are known to be lost.
+    pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) -> u64 {
         let mut feeders = std::mem::take(&mut self.feeders);
-        recovery::recover(&self.directory, &self.inherited, &mut feeders, pause);
+        let recovered = recovery::recover(&self.directory, &self.inherited, &mut feeders, pause);
+        let now_s = clock::now_s();
+        let aside = |id: SegmentId| (id.to_string(), format!("{id}.damaged-{now_s}"));
+        self.damaged = recovered.damaged.into_iter().map(aside).collect();
+        recovered.lost_points
     }
 
-    /// Deletes what earlier runs left: every point of it is in its file, on stable storage. False:
-    /// it is to be tried again.
+    /// Deletes what earlier runs left: every point of it is in its file, on stable storage. Of what
+    /// was damaged only every point that was read, so that it is kept under another name. False: it
+    /// is to be tried again.
     pub(crate) fn drop_inheritance(&mut self) -> bool {
         let names: Vec<String> = self.inherited.iter().map(FileName::to_string).collect();
         if let Err(error) = self.settle(self.run, &names) {
@@ -222,6 +232,7 @@ impl NodeLog {
             return false;
         }
         log::info!("replayed log deleted files={}", names.len());
+        self.damaged.clear();
         self.inherited.clear();
         true
     }
@@ -241,7 +252,12 @@ impl NodeLog {
     }
 
     fn settle(&self, run: u64, names: &[String]) -> std::io::Result<()> {
-        self.directory.remove_all(&FileName::Settled { run }.to_string(), names)
+        let word = FileName::Settled { run }.to_string();
+        self.directory.remove_all(&word, names, &self.damaged)?;
+        for (_, aside) in &self.damaged {
+            log::warn!("damaged log segment kept aside file={}", self.path.join(aside).display());
+        }
+        Ok(())
     }
 }
 
@@ -275,11 +291,21 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Says which file has a format that this release does not know.
+/// Says which file has a format that this release does not know, or cannot be asked for it.
 fn unknown_version(directory: &LogDirectory, files: &[FileName]) -> Option<String> {
     files.iter().find_map(|file| {
         let FileName::Segment(id) = *file else { return None };
-        let first = directory.read_first(&file.to_string(), BLOCK_BYTES).ok()?;
+        let first = match directory.read_first(&file.to_string(), BLOCK_BYTES) {
+            Ok(first) => first,
+            // Of a node that is taken over, which goes on giving up segments.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                return Some(format!(
+                    "read log segment {file}: {error}; make it readable, or move it away and lose \
+                     what is in it"
+                ));
+            }
+        };
         match SegmentHeader::decode(&first, id) {
             Err(HeaderError::Version(version)) => Some(format!(
                 "{file} has format version {version}, which this release does not know: drain the \

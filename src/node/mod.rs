@@ -10,6 +10,7 @@ mod rules;
 mod stop;
 mod take_over;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -214,15 +215,16 @@ impl Node {
     fn recover(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         let reports = &self.reports;
-        log.recover(|pause| {
+        let lost_points = Cell::new(log.recover(|pause| {
             if let Ok(Report::Signal(signal)) = reports.recv_timeout(pause)
                 && signal != SIGHUP
             {
                 log::info!("stopped while replaying the log signal={signal}");
                 std::process::exit(0);
             }
-        });
-        self.order_all(|| Order::InheritanceRead);
+        }));
+        // One core counts them.
+        self.order_all(|| Order::InheritanceRead(lost_points.take()));
         self.wait_for_all(&Report::Recovered, |_| std::process::exit(0));
     }
 

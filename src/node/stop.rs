@@ -22,8 +22,8 @@ const SEAL_TIME: Duration = Duration::from_secs(30);
 /// Status of a node that was told twice to stop: as if the signal had not been caught.
 const STATUS_SIGNAL: i32 = 128;
 
-/// Stops the node in order; a second SIGTERM or SIGINT ends it at once. With a log, only SIGUSR1 has
-/// everything written out first.
+/// Stops the node in order; a second SIGTERM or SIGINT ends it at once. With a log, only SIGUSR1
+/// has everything written out first.
 pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let begun = Instant::now();
     let count = node.cores.len();

@@ -283,7 +283,6 @@ impl Shard {
             all.wal_bytes = log.bytes;
             all.wal_commits = log.commits;
             all.wal_failed_commits = log.failed_commits;
-            all.wal_failed_checkpoints = log.failed_checkpoints;
         }
         all
     }

@@ -441,6 +441,28 @@ fn make_directory(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
+/// Makes a directory that is missing, with those it is in. Each that is made stays after a loss of
+/// power.
+pub fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != path {
+        make_directories(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
 /// A lock on a data directory; free again when dropped or when the process ends, however.
 #[derive(Debug)]
 pub struct DirectoryLock {

@@ -6,12 +6,12 @@
 //! [`LogDirectory::sync`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::files::reserve;
+use crate::sys::files::{make_directories, reserve};
 
 /// What a write must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,9 @@ pub struct LogDirectory {
 }
 
 impl LogDirectory {
-    /// Opens the directory, and makes it if it is missing.
+    /// Opens the directory, and makes it for good if it is missing.
     pub fn open(path: &Path) -> io::Result<LogDirectory> {
-        std::fs::create_dir_all(path)?;
+        make_directories(path)?;
         Ok(LogDirectory { path: path.to_owned(), directory: File::open(path)? })
     }
 
@@ -83,20 +83,27 @@ impl LogDirectory {
         Ok(names)
     }
 
-    /// Reads a whole file. What the disk cannot read of it comes as zeros.
-    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    /// Reads a whole file. What the disk cannot read of it comes as zeros; the second number is how
+    /// many bytes these are.
+    pub fn read(&self, name: &str) -> io::Result<(Vec<u8>, u64)> {
         let path = self.path.join(name);
         match std::fs::read(&path) {
             Err(error) if error.raw_os_error() == Some(libc::EIO) => read_around(&path),
-            result => result,
+            result => result.map(|bytes| (bytes, 0)),
         }
     }
 
     /// Reads no more than the first bytes of a file.
     pub fn read_first(&self, name: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
         let file = File::open(self.path.join(name))?;
-        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
+        let (mut bytes, mut count) = (vec![0; bytes_max], 0);
+        while count < bytes_max {
+            match file.read_at(&mut bytes[count..], count as u64)? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        bytes.truncate(count);
         Ok(bytes)
     }
 
@@ -141,11 +148,32 @@ impl LogDirectory {
 
     /// Deletes files that only together may be gone: first the empty file `word` is there, which
     /// says that the others do not count, and last it goes too. After a failure, or a crash, this
-    /// may be done again with what is left.
-    pub fn remove_all(&self, word: &str, names: &[String]) -> io::Result<()> {
+    /// may be done again with what is left. Those in `kept` keep their bytes under a second name.
+    pub fn remove_all(
+        &self,
+        word: &str,
+        names: &[String],
+        kept: &[(String, String)],
+    ) -> io::Result<()> {
+        // Before the word, because nobody reads them after it; as a link, because before it they
+        // may not be missing.
+        for (name, aside) in kept {
+            let linked = std::fs::hard_link(self.path.join(name), self.path.join(aside));
+            // Done before, or not possible here.
+            if let Err(error) = linked.as_ref()
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                log::debug!("link log segment failed file={name} error={error}");
+            }
+        }
         let path = self.path.join(word);
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
         self.sync()?;
+        for (name, aside) in kept {
+            if !self.path.join(aside).exists() {
+                self.rename(name, aside)?;
+            }
+        }
         for name in names.iter().filter(|name| *name != word) {
             match self.remove(name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -163,7 +191,7 @@ impl LogDirectory {
 }
 
 /// Reads a file with bad sectors, a page at a time.
-fn read_around(path: &Path) -> io::Result<Vec<u8>> {
+fn read_around(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     const PAGE_BYTES: usize = 4_096;
     let file = File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
@@ -172,16 +200,17 @@ fn read_around(path: &Path) -> io::Result<Vec<u8>> {
     for (page, offset) in bytes.chunks_mut(PAGE_BYTES).zip((0u64..).step_by(PAGE_BYTES)) {
         if file.read_exact_at(page, offset).is_err() {
             page.fill(0);
-            bad_bytes += page.len();
+            bad_bytes += page.len() as u64;
         }
     }
     log::error!("read log segment failed in part file={} bad_bytes={bad_bytes}", path.display());
-    Ok(bytes)
+    Ok((bytes, bad_bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     fn directory(name: &str) -> (PathBuf, LogDirectory) {
@@ -201,7 +230,10 @@ mod tests {
         log.create("b", 4096).unwrap();
         log.rename("a", "b").unwrap();
         assert_eq!(log.names().unwrap(), ["b"]);
-        assert_eq!(log.read("b").unwrap().len(), 1 << 20);
+        let (bytes, bad_bytes) = log.read("b").unwrap();
+        assert_eq!((bytes.len(), bad_bytes), (1 << 20, 0));
+        assert_eq!(log.read_first("b", 4096).unwrap().len(), 4096);
+        assert_eq!(log.read_first("b", 2 << 20).unwrap().len(), 1 << 20);
         log.remove("b").unwrap();
         log.sync().unwrap();
         assert!(log.names().unwrap().is_empty());
@@ -216,11 +248,13 @@ mod tests {
         log.create("a", 4096).unwrap();
         log.create("c", 4096).unwrap();
         std::fs::create_dir(path.join("deep/b")).unwrap();
-        assert!(log.remove_all("word", &names).is_err(), "a directory is not deleted");
-        assert_eq!(log.names().unwrap(), ["b", "c", "word"]);
+        let kept = [("c".to_owned(), "c.kept".to_owned())];
+        assert!(log.remove_all("word", &names, &kept).is_err(), "a directory is not deleted");
+        assert_eq!(log.names().unwrap(), ["b", "c", "c.kept", "word"]);
         std::fs::remove_dir(path.join("deep/b")).unwrap();
-        log.remove_all("word", &names).unwrap();
-        assert!(log.names().unwrap().is_empty());
+        log.remove_all("word", &names, &kept).unwrap();
+        assert_eq!(log.names().unwrap(), ["c.kept"]);
+        assert_eq!(log.read("c.kept").unwrap().0.len(), 4096);
         std::fs::remove_dir_all(path).unwrap();
     }
 
@@ -245,6 +279,26 @@ mod tests {
         // A file system without direct I/O.
         let proc = LogDirectory::open(Path::new("/proc/self")).unwrap();
         assert_eq!(proc.open_file("comm", Durability::Power).unwrap().mode(), SyncMode::After);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn the_kernel_knows_what_a_file_was_opened_for() {
+        let (path, log) = directory("flags");
+        log.create("a", 8192).unwrap();
+        let flags = |durability| {
+            let file = log.open_file("a", durability).unwrap();
+            // SAFETY: it asks for the flags of a descriptor that is open for the call.
+            unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETFL) }
+        };
+        let both = libc::O_DIRECT | libc::O_DSYNC;
+        let direct =
+            File::options().write(true).custom_flags(libc::O_DIRECT).open(path.join("deep/a"));
+        // A sync of the data follows the write where there is no direct I/O.
+        let wanted = if direct.is_ok() { both } else { 0 };
+        assert_eq!(flags(Durability::Power) & both, wanted);
+        assert_eq!(flags(Durability::PowerBuffered) & both, 0);
+        assert_eq!(flags(Durability::Process) & both, 0);
         std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
-use crate::sys::files::is_full;
+use crate::sys::files::{is_full, make_directories};
 
 /// glommio refuses to start a core below this.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -93,7 +93,7 @@ pub fn raise_open_files(needed: u64) -> Result<u64, Obstacle> {
 /// one must come up again, take what its log holds, and go on when there is room.
 pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Obstacle> {
     let probe = directory.join(format!(".carbyne.probe.{}", std::process::id()));
-    let result = std::fs::create_dir_all(directory).and_then(|()| {
+    let result = make_directories(directory).and_then(|()| {
         let written = std::fs::write(&probe, b"probe");
         let removed = std::fs::remove_file(&probe);
         written.and(removed)

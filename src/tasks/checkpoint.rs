@@ -1,8 +1,8 @@
 //! Checkpoints: one thread a node that brings the Whisper files to stable storage.
 //!
 //! Shards ask when segments of their logs could go. All that have asked before a sync begins are
-//! covered by it. One sync of each whole file system that the tree spans, because a file at a time would cost a
-//! journal commit each, and a million files an interval.
+//! covered by it. One sync of each whole file system that the tree spans, because a file at a time
+//! would cost a journal commit each, and a million files an interval.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};

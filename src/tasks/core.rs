@@ -56,8 +56,9 @@ pub struct ConnectionOptions {
 pub enum Order {
     /// Use these rules for new files from now on.
     Rules(Arc<Rules>),
-    /// All points of earlier runs have come; report [`Report::Recovered`].
-    InheritanceRead,
+    /// All points of earlier runs have come, but so many for this core to count as lost; report
+    /// [`Report::Recovered`].
+    InheritanceRead(u64),
     /// Take points and questions; report [`Report::Ready`].
     Serve,
     /// The files of earlier runs are gone.

@@ -163,10 +163,13 @@ fn take_orders(core: &Core) -> bool {
         found = true;
         match order {
             Order::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
-            Order::InheritanceRead => {
-                if let Some(log) = core.shard.borrow_mut().log() {
+            Order::InheritanceRead(lost_points) => {
+                let mut shard = core.shard.borrow_mut();
+                shard.counters.wal_lost += lost_points;
+                if let Some(log) = shard.log() {
                     log.inheritance_read(Instant::now());
                 }
+                drop(shard);
                 core.report(Report::Recovered);
             }
             Order::Serve => core.stage.set(Stage::Running),

@@ -508,7 +508,7 @@ mod tests {
 
     fn read(path: &Path) -> Vec<Point> {
         let directory = LogDirectory::open(path).unwrap();
-        let bytes = |id| directory.read(&FileName::Segment(id).to_string()).unwrap();
+        let bytes = |id| directory.read(&FileName::Segment(id).to_string()).unwrap().0;
         let mut found = Vec::new();
         for log in logs(&file_names(path)) {
             let mut replay = Replay::new(log.clone());

@@ -14,7 +14,7 @@ use crate::shard::route::owner;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
 use crate::tasks::commit::Heir;
-use crate::wal::{FileName, LogFiles, Replay, Report, SegmentId, logs};
+use crate::wal::{FileName, Kind, LogFiles, Replay, Report, SegmentId, logs};
 
 /// Buffers of one link, and when one is sent.
 const BUFFERS: usize = 4;
@@ -79,6 +79,16 @@ impl Feeder {
     }
 }
 
+/// What a recovery leaves to do.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Points known to be lost: those that are missing in between, and those whose name is.
+    pub lost_points: u64,
+    /// Segments whose files may hold more than was read of them, and those with the names of their
+    /// points.
+    pub damaged: Vec<SegmentId>,
+}
+
 /// What all logs together had.
 #[derive(Debug, Default)]
 struct Totals {
@@ -98,6 +108,7 @@ struct Reader<'a> {
     begun: Instant,
     told: Instant,
     totals: Totals,
+    damaged: Vec<SegmentId>,
 }
 
 /// Hands every point of these files to its owner, and returns when all are taken. `pause` waits,
@@ -107,18 +118,21 @@ pub fn recover(
     files: &[FileName],
     feeders: &mut [Feeder],
     mut pause: impl FnMut(Duration),
-) {
+) -> Recovered {
     let logs = logs(files);
     let now = Instant::now();
     let files = logs.iter().map(|log| log.names.len() + log.points.len()).sum();
     let totals = Totals::default();
-    let mut reader = Reader { directory, files, files_read: 0, begun: now, told: now, totals };
+    let (begun, told, damaged) = (now, now, Vec::new());
+    let mut reader = Reader { directory, files, files_read: 0, begun, told, totals, damaged };
     log::info!("replaying log logs={} files={files}", logs.len());
     for log in logs {
         reader.read(log, feeders, &mut pause);
     }
     feeders.iter_mut().for_each(|feeder| feeder.settle(&mut pause));
     reader.tell_end();
+    let Totals { lost, unresolved, .. } = reader.totals;
+    Recovered { lost_points: lost + unresolved, damaged: reader.damaged }
 }
 
 impl Reader<'_> {
@@ -126,13 +140,20 @@ impl Reader<'_> {
         let shards = u16::try_from(feeders.len()).expect("shards are numbered in 16 bits");
         let mut replay = Replay::new(files.clone());
         for &id in &files.names {
-            replay.add_names(id, &self.bytes(id));
+            let (bytes, bad_bytes) = self.bytes(id);
+            if bad_bytes > 0 {
+                replay.add_unreadable(id, bad_bytes);
+            }
+            replay.add_names(id, &bytes);
             self.read_one(pause);
         }
-        let tells = |&&id: &&SegmentId| replay.look(id, &self.bytes(id));
+        let tells = |&&id: &&SegmentId| replay.look(id, &self.bytes(id).0);
         let _ = files.points.iter().rev().find(tells);
         for &id in &files.points {
-            let bytes = self.bytes(id);
+            let (bytes, bad_bytes) = self.bytes(id);
+            if bad_bytes > 0 {
+                replay.add_unreadable(id, bad_bytes);
+            }
             let mut cursor = replay.begin(id, &bytes);
             while replay.next_frame(&mut cursor, &bytes, |name, point| {
                 let feeder = &mut feeders[owner(name, shards).index()];
@@ -145,12 +166,18 @@ impl Reader<'_> {
             }
             self.read_one(pause);
         }
-        self.tell(&files, &replay.finish());
+        let report = replay.finish();
+        self.tell(&files, &report);
+        let mut kept = report.damaged;
+        if kept.iter().any(|id| id.kind == Kind::Points) {
+            kept.extend(files.names);
+        }
+        self.damaged.extend(kept);
     }
 
-    /// A segment's bytes. What the disk cannot give comes as zeros; but a file that is there and
-    /// cannot be opened is whole perhaps, and would be deleted with the others at the end.
-    fn bytes(&self, id: SegmentId) -> Vec<u8> {
+    /// A segment's bytes, and how many of them the disk cannot give: zeros. But a file that is
+    /// there and cannot be opened is whole perhaps, and would be deleted with the others last.
+    fn bytes(&self, id: SegmentId) -> (Vec<u8>, u64) {
         let name = FileName::Segment(id).to_string();
         self.directory.read(&name).unwrap_or_else(|error| {
             let text = format!(
@@ -196,7 +223,10 @@ impl Reader<'_> {
 
     fn tell_end(&self) {
         let Totals { logs, points, names, problems, lost, unresolved, cut_bytes } = self.totals;
-        log::info!(
+        let is_damaged = lost + unresolved > 0 || !self.damaged.is_empty();
+        let level = if is_damaged { log::Level::Warn } else { log::Level::Info };
+        log::log!(
+            level,
             "replayed log logs={logs} files={} points={points} names={names} problems={problems} \
              lost={lost} unresolved={unresolved} cut_bytes={cut_bytes} elapsed_s={:.2}",
             self.files_read,

@@ -9,7 +9,7 @@
 //! tells what was retired; then all segments of points in ascending order. Only one segment's bytes
 //! are needed at a time, and a step is one frame, so whoever takes the points can make it wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use crate::metric::point::Point;
@@ -97,11 +97,24 @@ pub enum Damage {
         /// Its first byte.
         from: u64,
     },
+    /// A part of the file cannot be read, now or for good; zeros stand for it.
+    Unreadable {
+        /// How much.
+        bytes: u64,
+    },
     /// Two names for one number; its points are not resolved.
     Ambiguous {
         /// The number.
         number: u32,
     },
+}
+
+impl Damage {
+    /// Whether the file may hold more than was read. One that is not whole at its end is what a
+    /// crash leaves.
+    fn is_to_be_kept(self) -> bool {
+        !matches!(self, Damage::Empty | Damage::Missing | Damage::Torn { .. })
+    }
 }
 
 /// A segment with something wrong.
@@ -128,6 +141,7 @@ impl fmt::Display for Problem {
                 write!(formatter, "torn at {from}, {bytes} bytes cut off")
             }
             Damage::Malformed { from } => write!(formatter, "frame at {from} malformed"),
+            Damage::Unreadable { bytes } => write!(formatter, "{bytes} bytes cannot be read"),
             Damage::Ambiguous { number } => write!(formatter, "two names for number {number}"),
         }
     }
@@ -158,6 +172,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// All problems.
     pub problem_count: u64,
+    /// Segments whose files may hold more than was read of them.
+    pub damaged: BTreeSet<SegmentId>,
     /// A segment of an unknown version was met: the start must be refused.
     pub is_refused: bool,
 }
@@ -168,6 +184,9 @@ impl Report {
         self.is_refused |= matches!(damage, Damage::Version(_));
         if let Damage::Torn { bytes, .. } = damage {
             self.cut_bytes += bytes;
+        }
+        if damage.is_to_be_kept() {
+            self.damaged.insert(segment);
         }
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(Problem { segment, damage });
@@ -272,6 +291,14 @@ impl Replay {
                     }
                 }
             }
+        }
+    }
+
+    /// So much of a segment could not be read, and came as zeros. To be called before it is begun,
+    /// and after all that tell what was retired.
+    pub fn add_unreadable(&mut self, id: SegmentId, bytes: u64) {
+        if id.kind == Kind::Names || id.number >= self.oldest_live {
+            self.report.add(id, Damage::Unreadable { bytes });
         }
     }
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -553,3 +554,71 @@ def test_row_44_clock_jumps(start, monkeypatch, tmp_path):
             wait_until(lambda: max(node.points(name).values(), default=0) >= before + len(names),
                        f"points outside of the window are not counted after {what}")
             counted[reason] += len(names)
+
+
+def strace(node, *options):
+    """The node's next start is traced from its first instruction; returns where to."""
+    if shutil.which("strace") is None:
+        pytest.fail("needs strace: apt-get install -y strace")
+    told = node.home / "strace"
+    # With -D the node is our child and not strace's.
+    node.command = ["strace", "-D", "-f", "-qq", "-y", "-o", str(told), *options, *node.command]
+    return told
+
+
+@real
+def test_a_log_segment_that_cannot_be_read_is_not_deleted(start):
+    node = start.make(schemas=SCHEMAS, common={"shards": 1}, whisper={"flush-interval": "1h"},
+                      wal={"checkpoint-interval": "500ms"})
+    points, command = round_of(metrics("unread", 100), 100), node.command
+    node.start()
+    node.send(points)
+    wait_until(lambda: node.stat("wal.synced_points") >= len(points), "not in the log")
+    node.kill()
+    node.settings["whisper"]["flush-interval"] = "100ms"
+    log = pathlib.Path(node.settings["wal"]["directory"])
+    segment = max(log.glob("*.points"))
+    before = segment.read_bytes()
+
+    # Its format cannot be told: it may be a later one.
+    strace(node, "-P", str(segment), "-e", "inject=read,pread64:error=EIO")
+    node.launch()
+    assert node.process.wait(30) == 71, node.log()
+    assert f"read log segment {segment.name}" in node.log(), node.log()
+    assert segment.read_bytes() == before
+
+    node.command = command
+    strace(node, "-P", str(segment), "-e", "inject=read:error=EIO",
+           "-e", "inject=pread64:error=EIO:when=2+")
+    node.allowed_errors = "read log segment failed in part"
+    node.start()
+    assert re.search(rf"WARN.* {segment.name}: \d+ bytes cannot be read", node.log()), node.log()
+    assert re.search("WARN.*replayed log", node.log()), node.log()
+    wait_until(lambda: "replayed log deleted" in node.log(), "the old log stays")
+    assert not segment.exists()
+    kept = list(log.glob(f"{segment.name}.damaged-*"))
+    assert len(kept) == 1 and str(kept[0]) in node.log(), (kept, node.log())
+    node.stop()
+    assert kept[0].read_bytes() == before, "not the same bytes"
+
+    # The disk is well again: with their names back, the segment and that of its names are a log.
+    for path in log.glob("*.damaged-*"):
+        path.rename(path.with_name(path.name.partition(".damaged-")[0]))
+    node.command = command
+    node.start()
+    wait_for_points(node, points, "lost by an error that has passed")
+    node.stop()
+
+
+@real
+def test_the_log_directory_is_made_to_stay(start):
+    node = start.make(schemas=SCHEMAS)
+    log = node.home / "new" / "log"
+    node.settings["wal"]["directory"] = str(log)
+    told = strace(node, "-e", "trace=mkdir,mkdirat,fsync")
+    node.start()
+    node.stop()
+    calls = told.read_text()
+    for made in (log.parent, log):
+        order = rf'mkdir\w*\(.*"{made}", 0777\) = 0(?s:.*)fsync\(\d+<{made.parent}>\) = 0'
+        assert re.search(order, calls), f"{made.parent} is not synced: {calls[:2000]}"
