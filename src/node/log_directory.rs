@@ -97,8 +97,8 @@ pub(crate) struct NodeLog {
 }
 
 impl NodeLog {
-    /// Opens the log directory if the configuration wants a log, and looks at what is there. To be
-    /// called before the first write to the data directory.
+    /// Opens the log directory if the configuration wants a log, and looks at what is there, which
+    /// [`examine`] has found fit. To be called before the first write to the data directory.
     pub(crate) fn open(config: &Config, sizes: &Sizes) -> Option<NodeLog> {
         let durability = match config.wal.sync_mode {
             SyncMode::Off => return None,
@@ -119,9 +119,6 @@ impl NodeLog {
         let files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         let (spares, inherited): (Vec<FileName>, Vec<FileName>) =
             files.iter().partition(|file| matches!(file, FileName::Spare { .. }));
-        if let Some(text) = unknown_version(&directory, &inherited) {
-            fail(&text);
-        }
         let (file_systems, newcomers) =
             file_systems(&config.whisper.data_dir).unwrap_or_else(|error| fail(&error));
         let (requests, requested) = mpsc::channel();
