@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -76,12 +77,20 @@ fn nothing_is_refused_or_lost_while_one_node_takes_over_from_another() {
 
     let mut client = node.client();
     let mut check = |metric: &str, count: u32| {
-        let mut found = client.query(metric);
+        // The last ones may be on their way still.
+        let mut found = Vec::new();
+        for _ in 0..100 {
+            found = client.query(metric);
+            if found.len() >= count as usize {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         found.sort_unstable_by_key(|(time, _)| *time);
         let expected: Vec<(u32, f64)> = (0..count).map(|n| (first_s + n, f64::from(n))).collect();
         assert!(count > 20, "{metric}: only {count} were sent");
-        let missing = (0..count).filter(|n| !found.iter().any(|(time, _)| *time == first_s + n));
-        let missing: Vec<u32> = missing.collect();
+        let times: HashSet<u32> = found.iter().map(|(time, _)| *time).collect();
+        let missing: Vec<u32> = (0..count).filter(|n| !times.contains(&(first_s + n))).collect();
         assert!(
             missing.is_empty(),
             "{metric}: {} of {count} are missing: {missing:?}",
