@@ -20,7 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use carbyne::shard::route::owner;
 use carbyne::wal::{FileName, Kind};
-use support::sent::{Chance, Ledger, Points, Sent};
+use support::seeds::Chance;
+use support::sent::{Ledger, Points, Sent};
 use support::{NodeOptions, NodeProcess, WAL, stored};
 
 const METRICS: usize = 100;

@@ -13,6 +13,8 @@
 //! `SEED=7 cargo test --test simulate seeds` repeats a failure; `SIMULATE_SECONDS=600` explores new
 //! seeds so long.
 
+#[path = "support/seeds.rs"]
+mod seeds;
 #[path = "support/simulated_core.rs"]
 mod simulated_core;
 #[path = "support/simulated_disk.rs"]
@@ -28,7 +30,6 @@ mod simulated_tree;
 #[path = "support/simulated_world.rs"]
 mod simulated_world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -43,15 +44,10 @@ const THREADS: u64 = 2;
 
 /// Runs one seed; what went wrong, if anything.
 fn outcome(seed: u64, plant: Plant) -> Result<Done, String> {
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    seeds::outcome(|| {
         let mut world = World::new(seed, plant);
         world.run();
         world.done
-    }));
-    result.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-            .unwrap_or_default()
     })
 }
 

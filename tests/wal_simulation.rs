@@ -9,17 +9,19 @@
 
 #[path = "support/log_node.rs"]
 mod log_node;
+#[path = "support/seeds.rs"]
+mod seeds;
 #[path = "support/simulated_disk.rs"]
 mod simulated_disk;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use carbyne::wal::{Counters, Damage, Kind, Problem};
 
 use log_node::{Files, Key, Node, Plant, SEGMENT_BYTES, read_back};
-use simulated_disk::{Chance, SimulatedDisk, Weather};
+use seeds::Chance;
+use simulated_disk::{SimulatedDisk, Weather};
 
 const SEEDS: u64 = 1_500;
 const CANARY_SEEDS: u64 = 400;
@@ -287,15 +289,10 @@ fn is_of_a_crash(problem: &Problem) -> bool {
 
 /// Runs one seed; what went wrong, if anything.
 fn outcome(seed: u64, plant: Plant) -> Result<Done, String> {
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    seeds::outcome(|| {
         let mut world = World::new(seed, plant);
         world.run();
         world.done
-    }));
-    result.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-            .unwrap_or_default()
     })
 }
 

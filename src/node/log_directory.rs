@@ -271,8 +271,7 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
     let directory = LogDirectory::open(path).map_err(|error| describe(&error))?;
     let names = directory.names().map_err(|error| describe(&error))?;
     let files = names.iter().filter_map(|name| FileName::parse(name));
-    let left: Vec<FileName> =
-        files.filter(|file| !matches!(file, FileName::Spare { .. })).collect();
+    let left: Vec<FileName> = files.filter(|file| matches!(file, FileName::Segment(_))).collect();
     if let Some(text) = unknown_version(&directory, &left) {
         return Err(describe(&text));
     }

@@ -13,10 +13,7 @@ use crate::metric::batch;
 use crate::metric::point::Point;
 use crate::shard::Shard;
 use crate::stats::{Counters, DropReason};
-use crate::wal::{INHERITANCE, Log, Options, Pressure};
-
-/// Longest record of a point: control byte, 4 bytes of number, 4 of time and 8 of value.
-const POINT_BYTES_MAX: u64 = 17;
+use crate::wal::{INHERITANCE, Log, Options, POINT_BYTES_MAX, Pressure};
 
 /// Points that may wait for room in the log, 24 bytes each. One read brings some 40,000, and each
 /// shard asks before each read; beyond this a point is dropped and counted.
@@ -70,7 +67,9 @@ impl Journal {
     /// Points that may be in the cache: carried into new segments, they take half of the log.
     pub(super) fn points_max(&self) -> u64 {
         let options = self.log.options();
-        u64::from(options.segments_max) * u64::from(options.segment_bytes) / 2 / POINT_BYTES_MAX
+        u64::from(options.segments_max) * u64::from(options.segment_bytes)
+            / 2
+            / POINT_BYTES_MAX as u64
     }
 
     /// Memory of the points that wait for room; that of the log's buffers is no part of the

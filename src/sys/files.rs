@@ -270,6 +270,18 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// As [`try_lock`], and tries again for a tenth of a second: looking at a lock takes it too, and a
+/// killed process may hold its locks for a moment after its end.
+pub fn try_lock_soon(file: &File) -> io::Result<bool> {
+    for _ in 1..LOCK_TRIES {
+        if try_lock(file)? {
+            return Ok(true);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    try_lock(file)
+}
+
 /// Makes a descriptor that io_uring opened into an owned file.
 pub fn adopt(descriptor: i32) -> File {
     assert!(descriptor >= 0, "{descriptor} is an error number, not a descriptor");
@@ -536,7 +548,7 @@ fn has_open(process: u32, file: &File) -> bool {
 /// The file whose lock is that of its directory.
 const LOCK_NAME: &str = ".carbyne.lock";
 
-/// Tries for a lock that is taken, and the time between two: looking at one takes it too.
+/// Tries for a lock that is taken, and the time between two.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -549,24 +561,11 @@ pub fn is_full(error: &io::Error) -> bool {
 pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     let path = directory.join(LOCK_NAME);
     let file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
-    let mut tries = 0;
-    let taken = loop {
-        tries += 1;
-        match file.try_lock() {
-            // Perhaps somebody only looks at it.
-            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
-            taken => break taken,
-        }
-    };
-    match taken {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
-            let holder = holder.lines().next().unwrap_or_default();
-            let text = format!("in use by process {holder}");
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
-        }
-        Err(TryLockError::Error(error)) => return Err(error),
+    if !try_lock_soon(&file)? {
+        let holder = std::fs::read_to_string(&path).unwrap_or_default();
+        let holder = holder.lines().next().unwrap_or_default();
+        let text = format!("in use by process {holder}");
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
     }
     // Not cut to nothing first: on a full disk its block would not come back.
     let text = format!("{}\n", std::process::id());

@@ -18,9 +18,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::sys::files::try_lock;
+use crate::sys::files::{try_lock, try_lock_soon};
 
 use super::file::{Held, Refusal, refuse};
 
@@ -94,22 +93,14 @@ fn still_holds(file: &File, bytes: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Tries to lock an unfinished file, and the time between two: a killed process may hold its locks
-/// for a moment after its end.
-const LOCK_TRIES: u32 = 5;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
 /// Removes what an interruption left; `Ok(false)` when somebody is still working on it.
 pub(super) fn remove_unfinished(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
-    for _ in 0..LOCK_TRIES {
-        if try_lock(&file)? {
-            fs::remove_file(path)?;
-            return Ok(true);
-        }
-        std::thread::sleep(LOCK_PAUSE);
+    if !try_lock_soon(&file)? {
+        return Ok(false);
     }
-    Ok(false)
+    fs::remove_file(path)?;
+    Ok(true)
 }
 
 /// Whether a path is that of an unfinished file.

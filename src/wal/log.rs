@@ -589,11 +589,6 @@ impl Log {
         self.segments.checkpoint_done(is_ok);
     }
 
-    /// A checkpoint has failed: see [`Log::checkpoint_done`].
-    pub fn has_checkpoint_failed(&self) -> bool {
-        self.segments.has_checkpoint_failed()
-    }
-
     /// Every point of earlier runs that belongs to this shard has been put into the cache, with
     /// its hold. Until then the log is full, and takes nothing.
     pub fn inheritance_read(&mut self, now: Instant) {

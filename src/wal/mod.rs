@@ -20,7 +20,7 @@
 //! file    RUN-SHARD-NUMBER.points | .names | .spare      e.g. 000007-000-00000012.points
 //!         RUN.settled: nothing of earlier runs is needed
 //!
-//! segment | header: 1 block | frame: 1..257 blocks | frame | ... | zeros or an earlier use |
+//! segment | header: 1 block | frame: 1..256 blocks | frame | ... | zeros or an earlier use |
 //!
 //! header   0 "CBYNELOG"       8 version u16      10 kind u8 (1 names, 2 points)   11 0
 //!         12 checksum u32 (of 0..12 and 16..56)  16 run u64     24 shard u16   26 shards u16
@@ -106,6 +106,7 @@ mod segments;
 
 pub use crate::metric::mark::Mark;
 pub use log::{Commit, Counters, Full, Log, Options, Outcome, Part, RESERVE_SEGMENTS};
+pub use record::POINT_BYTES_MAX;
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};
 pub(crate) use segment::HeaderError;
 pub use segment::{FileName, Kind, SegmentHeader, SegmentId, VERSION};

@@ -9,7 +9,7 @@ use crate::limits::NAME_BYTES_MAX;
 use crate::metric::point::Point;
 
 /// Longest point: control byte, number, time, value.
-pub(crate) const POINT_BYTES_MAX: usize = 1 + 4 + 4 + 8;
+pub const POINT_BYTES_MAX: usize = 1 + 4 + 4 + 8;
 
 /// Longest name: number, length, bytes.
 pub(crate) const NAME_RECORD_BYTES_MAX: usize = NAME_HEAD_BYTES + NAME_BYTES_MAX;

@@ -174,14 +174,11 @@ pub struct Report {
     pub problem_count: u64,
     /// Segments whose files may hold more than was read of them.
     pub damaged: BTreeSet<SegmentId>,
-    /// A segment of an unknown version was met: the start must be refused.
-    pub is_refused: bool,
 }
 
 impl Report {
     fn add(&mut self, segment: SegmentId, damage: Damage) {
         self.problem_count += 1;
-        self.is_refused |= matches!(damage, Damage::Version(_));
         if let Damage::Torn { bytes, .. } = damage {
             self.cut_bytes += bytes;
         }

@@ -1,8 +1,9 @@
 //! What a segment is: its identity, its file name, and the header block it begins with.
 //!
-//! An identity is used once: run numbers ascend over the lives of the process, and numbers within
-//! a run. It goes into the checksum of every frame, so what an earlier use left in a recycled file
-//! can never be taken for new.
+//! An identity is used once, or again after a file that was deleted with nothing acknowledged in
+//! it: run numbers ascend over the lives of the process, and numbers within a run. It goes into
+//! the checksum of every frame, so what an earlier use left in a recycled file can never be taken
+//! for new.
 
 use std::fmt;
 

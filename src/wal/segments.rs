@@ -301,10 +301,6 @@ impl Segments {
         }
     }
 
-    pub(crate) fn has_checkpoint_failed(&self) -> bool {
-        self.checkpoint_failed
-    }
-
     pub(crate) fn inheritance_read(&mut self, now: Instant) {
         assert!(self.is_reading(), "the inheritance is read once");
         self.inheritance = Inheritance::Read;

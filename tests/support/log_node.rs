@@ -14,7 +14,8 @@ use carbyne::wal::{
     logs,
 };
 
-use crate::simulated_disk::{Chance, Fault, SimulatedDisk};
+use crate::seeds::Chance;
+use crate::simulated_disk::{Fault, SimulatedDisk};
 
 /// Length of a segment: a rotation every 15 commits at most.
 pub(crate) const SEGMENT_BYTES: u32 = 64 << 10;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub(crate) mod log_dir;
+pub(crate) mod seeds;
 pub(crate) mod sent;
 
 use std::io::{self, BufRead, BufReader, Read, Write};

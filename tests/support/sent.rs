@@ -7,39 +7,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// splitmix64: a seed repeats the choices of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) fn new(seed: u64) -> Chance {
-        Chance(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("smaller than a usize")
-    }
-
-    /// One of these.
-    pub(crate) fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len())]
-    }
-
-    /// Up to so many milliseconds.
-    pub(crate) fn millis(&mut self, end: usize) -> Duration {
-        Duration::from_micros(self.below(end * 1_000) as u64)
-    }
-}
-
 /// A metric and one of its times.
 pub(crate) type Place = (usize, u32);
 

@@ -10,36 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::seeds::Chance;
+
 /// What a device keeps or loses as a whole.
 pub(crate) const SECTOR_BYTES: usize = 512;
-
-/// A seeded source of chance.
-#[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) fn new(seed: u64) -> Chance {
-        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("smaller than a usize")
-    }
-
-    /// True in so many of a thousand cases.
-    pub(crate) fn permille(&mut self, share: usize) -> bool {
-        self.below(1_000) < share
-    }
-}
 
 /// Why an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

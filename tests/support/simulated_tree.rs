@@ -18,7 +18,8 @@ use carbyne::whisper::{
     Bases, HEADER_BYTES_MAX, Header, METADATA_BYTES, SLOT_BYTES, Step, Transfer, Update,
 };
 
-use crate::simulated_disk::{Chance, Fault};
+use crate::seeds::Chance;
+use crate::simulated_disk::Fault;
 
 /// What the kernel writes as a whole when any of it has changed.
 const PAGE_BYTES: usize = 4096;

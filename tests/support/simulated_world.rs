@@ -8,8 +8,9 @@ use carbyne::schema::{Rules, Source};
 use carbyne::stats::Counters;
 use carbyne::wal::{Damage, Kind, Pressure, Problem};
 
+use crate::seeds::Chance;
 use crate::simulated_core::Core;
-use crate::simulated_disk::{Chance, SimulatedDisk, Weather};
+use crate::simulated_disk::{SimulatedDisk, Weather};
 use crate::simulated_model::{Key, Model};
 use crate::simulated_node::{Ground, Node, Plant, SEGMENT_BYTES, Setup, Stage, read_logs};
 use crate::simulated_tree::{SimulatedTree, TreeWeather};
