@@ -396,6 +396,7 @@ fn shard_options() -> ShardOptions {
         future_s_max: 0,
         hash_tagged: true,
         quarantined_points_max: 10,
+        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 2,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,

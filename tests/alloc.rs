@@ -84,6 +84,7 @@ fn shard(id: u16, shard_count: u16) -> Shard {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
+        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 4,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,

@@ -115,13 +115,11 @@ fn tell(text: &str) {
 
 /// A bug on purpose must be found.
 fn check_found(plant: Plant) {
-    let found = (1..=CANARY_SEEDS).find_map(|seed| Some((seed, outcome(seed, plant).err()?)));
+    // The promise is what must be seen to break: some seeds stumble over the bug elsewhere before.
+    let is_promise = |text: &String| text.contains("acknowledged");
+    let broken = |seed| outcome(seed, plant).err().filter(is_promise);
+    let found = (1..=CANARY_SEEDS).find_map(|seed| Some((seed, broken(seed)?)));
     let Some((seed, text)) = found else { panic!("{CANARY_SEEDS} seeds do not find {plant:?}") };
-    // What it breaks is the promise, and not the simulation.
-    assert!(
-        text.contains("acknowledged"),
-        "seed {seed} with {plant:?} finds something else: {text}"
-    );
     tell(&format!("{plant:?} is found by seed {seed}: {text}"));
 }
 

@@ -64,6 +64,7 @@ fn shard_with(id: u16, shard_count: u16, log: Option<wal::Options>) -> Shard {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
+        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 1_024,
         batch_bytes: BATCH_BYTES_MAX,
         log,

@@ -47,6 +47,35 @@ struct Search {
     cursor: u32,
     /// Only those whose files cannot be written.
     only_failing: bool,
+    /// How far the metric at the cursor is carried, if a part of it is.
+    begun: Option<Begun>,
+}
+
+/// A chain that is carried in pieces, because it is longer than one, or than what a commit takes.
+///
+/// All that waits of it, up to a time, is in the log from one segment on, each timestamp with its
+/// latest value last. It stays so: what is received is logged behind it. What a write takes out
+/// and gives back was in the chain before, as none is begun while it is being written. What is
+/// confirmed or dropped is no more to be carried.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// Where the first piece is; held until the metric holds it, or the chain is given up.
+    segment: u32,
+    /// The timestamp up to which it is carried.
+    carried_s: u32,
+    /// The newest timestamp when it was begun: what came later is in the log behind the first
+    /// piece, and not carried.
+    last_s: u32,
+}
+
+/// What became of a metric's points on the walk.
+enum Carried {
+    /// They are carried, or not to be carried.
+    All,
+    /// A part of them is.
+    Piece,
+    /// No more can be done now.
+    Stopped,
 }
 
 impl Journal {
@@ -57,6 +86,13 @@ impl Journal {
             carry: Search::default(),
             urgent: Search::default(),
             points: Vec::new(),
+        }
+    }
+
+    /// Gives up the chain that is carried in pieces, if one is: nobody needs it any more.
+    fn give_up_begun(&mut self) {
+        if let Some(begun) = self.carry.begun.take() {
+            self.log.release(begun.segment);
         }
     }
 
@@ -193,7 +229,7 @@ impl Shard {
         };
         let search = &mut journal.urgent;
         if search.oldest != Some(oldest) {
-            *search = Search { oldest: Some(oldest), cursor: 0, only_failing: false };
+            *search = Search { oldest: Some(oldest), ..Search::default() };
         }
         let end = self.cache.id_end().min(search.cursor.saturating_add(SLICE));
         while search.cursor < end {
@@ -218,56 +254,90 @@ impl Shard {
 
     /// Whether [`Shard::carry_some`] has something to do.
     pub fn wants_to_carry(&self, now: Instant) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.log.carry_wanted(now).is_some())
+        self.journal.as_ref().is_some_and(|journal| {
+            journal.carry.begun.is_some() || journal.log.carry_wanted(now).is_some()
+        })
     }
 
     /// Carries points out of the segment that the log asks for: first those whose files cannot be
     /// written, and later, when flushing has not helped either, all. Looks at a slice of the
     /// entries; false when there is no more to do now.
     pub fn carry_some(&mut self, now: Instant) -> bool {
-        let wanted = self.journal.as_ref().and_then(|journal| journal.log.carry_wanted(now));
+        let Some(journal) = &mut self.journal else { return false };
+        let wanted = journal.log.carry_wanted(now);
+        if journal.carry.oldest != wanted {
+            journal.give_up_begun();
+            journal.carry = Search { oldest: wanted, only_failing: true, ..Search::default() };
+        }
         let Some(oldest) = wanted else { return false };
-        let end = self.cache.id_end();
         for _ in 0..SLICE {
             let Some(journal) = &mut self.journal else { return false };
             let search = &mut journal.carry;
-            if search.oldest != Some(oldest) {
-                *search = Search { oldest: Some(oldest), cursor: 0, only_failing: true };
-            }
-            if search.cursor >= end {
+            if search.cursor >= self.cache.id_end() {
                 (search.cursor, search.only_failing) = (0, !search.only_failing);
                 return false;
             }
-            let (metric, only_failing) = (self.cache.metric_at(search.cursor), search.only_failing);
-            search.cursor += 1;
-            let Some(metric) = metric else { continue };
-            let is_holder = self.cache.waiting_hold(metric) == Some(oldest);
-            if is_holder && (!only_failing || self.files.is_failing(metric)) && !self.carry(metric)
-            {
-                return false;
+            match self.carry_next(oldest) {
+                Carried::All => {}
+                Carried::Piece => break,
+                Carried::Stopped => return false,
             }
+            let Some(journal) = &mut self.journal else { return false };
+            journal.give_up_begun();
+            journal.carry.cursor += 1;
         }
         self.uncommitted_bytes() < CARRY_BYTES
     }
 
-    /// Moves the metric's waiting points to the log's end; false when the log is full.
-    fn carry(&mut self, metric: MetricId) -> bool {
-        let Some(journal) = &mut self.journal else { return false };
-        journal.points.clear();
-        self.cache.waiting_points(metric, &mut journal.points);
+    /// Carries what the walk has come to, if it is to be carried.
+    fn carry_next(&mut self, oldest: u32) -> Carried {
+        let Some(journal) = &self.journal else { return Carried::Stopped };
+        let Search { cursor, only_failing, begun, .. } = journal.carry;
+        let Some(metric) = self.cache.metric_at(cursor) else { return Carried::All };
+        if self.cache.is_writing(metric) {
+            // What a failed write gives back may be older than all that was carried meanwhile, and
+            // would be held no more. A chain that was begun before loses nothing by it.
+            return if begun.is_some() { Carried::Stopped } else { Carried::All };
+        }
+        let is_passed_over = only_failing && begun.is_none() && !self.files.is_failing(metric);
+        if is_passed_over || self.cache.waiting_hold(metric) != Some(oldest) {
+            return Carried::All;
+        }
+        self.carry(metric)
+    }
+
+    /// Moves the metric's waiting points to the log's end, or the next piece of them.
+    fn carry(&mut self, metric: MetricId) -> Carried {
+        let Some(journal) = &mut self.journal else { return Carried::Stopped };
+        let Journal { log, points, carry, .. } = journal;
+        points.clear();
+        self.cache.waiting_points(metric, points);
+        let newest = points.last().expect("a chain that holds a segment has points");
+        let last_s = carry.begun.map_or(newest.timestamp_s, |begun| begun.last_s);
+        let done = |begun: Begun| points.partition_point(|it| it.timestamp_s <= begun.carried_s);
+        let from = carry.begun.map_or(0, done);
+        let end = points.partition_point(|point| point.timestamp_s <= last_s);
+        let piece_end = end.min(from + self.options.carry_points_max);
         let (mark, name) = self.cache.mark_and_name(metric);
-        let mut first = None;
-        for &point in &journal.points {
-            match journal.log.carry(mark, name, point) {
-                Ok(segment) => first = first.or(Some(segment)),
-                Err(_) => return false,
+        for &point in &points[from..piece_end] {
+            let Ok(segment) = log.carry(mark, name, point) else { return Carried::Stopped };
+            let carried_s = point.timestamp_s;
+            match &mut carry.begun {
+                Some(begun) => begun.carried_s = carried_s,
+                None => {
+                    log.hold(segment);
+                    carry.begun = Some(Begun { segment, carried_s, last_s });
+                }
             }
         }
-        let segment = first.expect("a chain that holds a segment has points");
-        journal.log.hold(segment);
-        let before = self.cache.move_hold(metric, segment);
-        journal.log.release(before.expect("only a chain that holds a segment is carried"));
-        true
+        if piece_end < end {
+            return Carried::Piece;
+        }
+        // The hold of the first piece becomes the metric's.
+        let begun = carry.begun.take().expect("it was begun with the first point");
+        let before = self.cache.move_hold(metric, begun.segment);
+        log.release(before.expect("only a chain that holds a segment is carried"));
+        Carried::All
     }
 
     /// The shard's counters with those of its log.

@@ -298,3 +298,100 @@ fn an_inheritance_that_does_not_flush_does_not_stop_other_shards_for_ever() {
     assert!(!world.shard.wants_to_carry(world.now));
     assert_eq!(world.shard.points_of(b"bad.a").len(), 1);
 }
+
+/// A world with a backfill of one metric, so long that a commit takes a fifth of it at most, in
+/// segments that the log wants back.
+fn world_with_long_chain() -> World {
+    let mut world = World::new(None, 0.0);
+    for second in 0..LONG_CHAIN {
+        world.send("long", 100_000 - second);
+        if second % 2_000 == 0 {
+            world.commit();
+        }
+    }
+    let mut round = 0;
+    while !world.shard.wants_to_carry(world.now) {
+        for n in 0..20 {
+            world.send(&format!("m.{n}"), 50_000 - round);
+        }
+        world.commit();
+        round += 1;
+    }
+    world.commit();
+    world
+}
+
+/// Points of the long chain.
+const LONG_CHAIN: u32 = 60_000;
+
+/// Carries what the log takes before it commits; how many points.
+fn carry_a_commit(world: &mut World) -> u64 {
+    let before = world.shard.all_counters().wal_carried;
+    while world.shard.carry_some(world.now) {}
+    let carried = world.shard.all_counters().wal_carried - before;
+    world.commit();
+    carried
+}
+
+#[test]
+fn a_chain_longer_than_a_commit_is_carried_in_pieces_and_nothing_twice() {
+    let mut world = world_with_long_chain();
+    world.sweep("long", false);
+    world.tidy();
+    let files = world.files();
+    let mut pieces = Vec::new();
+    while world.shard.wants_to_carry(world.now) {
+        assert!(pieces.len() < 50, "{pieces:?}");
+        pieces.push(carry_a_commit(&mut world));
+        // What comes meanwhile, for old seconds and for new ones, is not carried with it.
+        let age_s = u32::try_from(pieces.len()).expect("few");
+        world.send("long", 100_000 - age_s);
+        world.send("long", 10_000 - age_s);
+        world.tidy();
+        if pieces.len() == 3 {
+            // Its first points are taken by a write that fails: that changes nothing.
+            world.now += Duration::from_secs(400);
+            world.sweep("long", false);
+        }
+    }
+    assert_eq!(pieces.iter().sum::<u64>(), u64::from(LONG_CHAIN), "{pieces:?}");
+    assert!(pieces.len() >= 5, "{pieces:?}");
+    world.tidy();
+    world.tidy();
+    assert!(world.files() + 2 < files, "{} of {files} files", world.files());
+    assert_eq!(world.shard.points_of(b"long").len(), LONG_CHAIN as usize + pieces.len());
+    // Nothing is held any more when it is written.
+    for _ in 0..5 {
+        world.now += Duration::from_secs(400);
+        world.sweep("-", false);
+        world.tidy();
+    }
+    assert_eq!((world.shard.unwritten_count(), world.files() <= 3), (0, true));
+}
+
+#[test]
+fn a_chain_that_is_being_written_is_not_begun_and_a_written_one_given_up() {
+    let mut world = world_with_long_chain();
+    world.sweep("long", false);
+    world.now += Duration::from_secs(400);
+    world.shard.begin_sweep();
+    let mut job = FlushJob::empty();
+    while world.shard.next_flush(world.now, &mut job) != NextJob::Ready {}
+    assert!(job.path.starts_with(b"long"));
+    assert_eq!(carry_a_commit(&mut world), 0, "what the write gives back would be left out");
+    let reason = "no".to_owned();
+    job.outcome = Outcome::Failed { action: "write", reason, is_own_fault: false };
+    world.shard.complete(&mut job, world.now);
+    assert!(carry_a_commit(&mut world) > 0);
+    // All of it gets into its file before the next piece: the first one is held no more.
+    for _ in 0..5 {
+        world.now += Duration::from_secs(400);
+        world.sweep("-", false);
+    }
+    assert_eq!((world.shard.unwritten_count(), world.shard.wants_to_carry(world.now)), (0, true));
+    assert_eq!(carry_a_commit(&mut world), 0);
+    assert!(!world.shard.wants_to_carry(world.now));
+    world.tidy();
+    world.tidy();
+    assert!(world.files() <= 3, "{} files with nothing in the cache", world.files());
+}

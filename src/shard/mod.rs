@@ -79,6 +79,9 @@ pub struct ShardOptions {
     pub link_buffers: usize,
     /// Size of each in bytes.
     pub batch_bytes: usize,
+    /// Points of one metric that are carried forward in the log at a time, see
+    /// [`crate::limits::CARRY_POINTS_MAX`].
+    pub carry_points_max: usize,
     /// The log; `None`: what is in the cache is lost with the process.
     pub log: Option<wal::Options>,
 }

@@ -26,6 +26,7 @@ pub(super) fn options() -> ShardOptions {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
+        carry_points_max: crate::limits::CARRY_POINTS_MAX,
         link_buffers: 2,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,

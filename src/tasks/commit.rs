@@ -324,9 +324,11 @@ async fn care(core: &Core) {
     let Some(keeper) = &core.log else { return };
     let must_carry = || core.shard.borrow().wants_to_carry(Instant::now());
     let is_urgent = || keeper.wants_checkpoint(core) || must_carry();
+    let carried_count = || core.shard.borrow().all_counters().wal_carried;
     loop {
         // What is inherited is to be carried when its time has come, even if no point comes then.
         core.loggable.until(|| keeper.has_to_tell.get() || is_urgent()).await;
+        let carried_before = carried_count();
         while core.with_shard(|shard| shard.carry_some(Instant::now())) {
             yield_now().await;
         }
@@ -336,7 +338,9 @@ async fn care(core: &Core) {
         if wait.is_zero() && keeper.wants_checkpoint(core) {
             keeper.begin_checkpoint(core);
         }
-        let least = if is_urgent() { Duration::from_millis(10) } else { PRESSURE_INTERVAL };
+        // A walk over all metrics that carried nothing is not repeated at once.
+        let is_going_on = keeper.wants_checkpoint(core) || carried_count() > carried_before;
+        let least = if is_going_on { Duration::from_millis(10) } else { PRESSURE_INTERVAL };
         sleep(wait.clamp(least, PRESSURE_INTERVAL)).await;
     }
 }

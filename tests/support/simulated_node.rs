@@ -83,6 +83,7 @@ pub(crate) struct Setup {
     pub(crate) creates_per_s: f64,
     pub(crate) strategy: WriteStrategy,
     pub(crate) batch_bytes: usize,
+    pub(crate) carry_points_max: usize,
     pub(crate) rules: Arc<Rules>,
 }
 
@@ -599,6 +600,7 @@ fn options(
         quarantined_points_max: QUARANTINED_MAX,
         link_buffers: 3,
         batch_bytes: setup.batch_bytes,
+        carry_points_max: setup.carry_points_max,
         log: Some(wal::Options {
             run,
             shard,

@@ -304,7 +304,12 @@ impl World {
                 }
             }
             Act::Retire => node.cores[at].retire(),
-            Act::Carry => drop(node.cores[at].shard.carry_some(now)),
+            Act::Carry => {
+                // One piece, to be followed by anything, or what a commit takes.
+                let turns = if chance.permille(500) { 1 } else { 1 + chance.below(60) };
+                let shard = &mut node.cores[at].shard;
+                (0..turns).all(|_| shard.carry_some(now));
+            }
             Act::Inherit => node.inherit(at),
             Act::Govern => node.govern(ground),
             Act::Hear => node.hear(at),
@@ -539,7 +544,7 @@ impl World {
             core.fill(ground, 64, now);
             core.write_files(ground, 64);
             core.complete(ground, 0, now);
-            core.shard.carry_some(now);
+            while core.shard.carry_some(now) {}
             core.begin_checkpoint();
         }
         node.begin_sync(ground);
@@ -622,6 +627,8 @@ fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
         creates_per_s: [0.0, 0.0, 5.0][chance.below(3)],
         strategy: [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop][chance.below(3)],
         batch_bytes,
+        // Chains are short here: a piece is.
+        carry_points_max: [1, 2, 100][chance.below(3)],
         rules: Arc::new(rules),
     }
 }
