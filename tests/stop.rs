@@ -114,6 +114,42 @@ fn drains_do_not_end_each_other() {
 }
 
 #[test]
+fn a_start_with_another_log_directory_does_not_forget_what_is_in_the_former() {
+    let mut node = start("moved", "flush-interval = \"1h\"", "");
+    let now = now_s();
+    send(&node, &format!("m.a 7 {now}\n"));
+    wait_for("the point", || node.own("accounting.received_tcp") == Some(1.0));
+    assert_eq!(node.end("-TERM").0, Some(0));
+    let moved = node.directory.join("elsewhere");
+    let wal = format!("{WAL}\ndirectory = \"{}\"", moved.display());
+    for wal in [wal.clone(), format!("{wal}\nsync-mode = \"off\"")] {
+        let from = node.log().len();
+        node.launch(&options("", ""), &wal);
+        wait_for("the refusal", || !node.is_alive());
+        let (code, log) = node.wait();
+        assert_eq!(code, Some(71), "{log}");
+        let former = node.wal().display().to_string();
+        assert!(log[from..].contains(&former), "{}", &log[from..]);
+        assert!(log[from..].contains("carbyne drain"), "{}", &log[from..]);
+    }
+    // Moved as a whole it is found there, and from then on no longer looked for where it was.
+    let _ = std::fs::remove_dir_all(&moved);
+    std::fs::rename(node.wal(), &moved).expect("move the log");
+    node.restart(&options("flush-interval = \"1h\"", ""), &wal);
+    assert_eq!(node.end("-TERM").0, Some(0));
+    node.launch(&options("", ""), WAL);
+    wait_for("the refusal", || !node.is_alive());
+    assert_eq!(node.wait().0, Some(71));
+    // After a drain it may be anywhere.
+    node.restart(&options("", ""), &wal);
+    assert_eq!(node.stop().0, Some(0));
+    let second = u32::try_from(now).expect("before 2106");
+    assert_eq!(stored(&node.directory, "m.a"), [(second, 7.0)]);
+    node.restart(&options("", ""), WAL);
+    assert_eq!(node.stop().0, Some(0));
+}
+
+#[test]
 fn a_start_with_the_log_off_does_not_forget_what_is_in_the_log() {
     let mut node = start("off", "flush-interval = \"1h\"", "");
     let now = now_s();

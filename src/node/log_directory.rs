@@ -9,6 +9,7 @@ use rtrb::RingBuffer;
 
 use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
+use crate::node::log_marker;
 use crate::node::plan::Sizes;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
@@ -115,6 +116,10 @@ impl NodeLog {
             die(Fatal::Locked, &text)
         });
         let directory = LogDirectory::open(&path).unwrap_or_else(|error| fail(&error));
+        if let Err(error) = log_marker::note(&config.whisper.data_dir, &path) {
+            // On a full disk a node must start: it has points to write.
+            log::warn!("note of the log directory failed error={error}");
+        }
         let names = directory.names().unwrap_or_else(|error| fail(&error));
         let files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         let (spares, inherited): (Vec<FileName>, Vec<FileName>) =
@@ -265,13 +270,12 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
     let describe = |error: &dyn std::fmt::Display| {
         format!("log directory {} ([wal] directory): {error}", path.display())
     };
+    examine_abandoned(config)?;
     if !path.try_exists().map_err(|error| describe(&error))? {
         return Ok(());
     }
     let directory = LogDirectory::open(path).map_err(|error| describe(&error))?;
-    let names = directory.names().map_err(|error| describe(&error))?;
-    let files = names.iter().filter_map(|name| FileName::parse(name));
-    let left: Vec<FileName> = files.filter(|file| matches!(file, FileName::Segment(_))).collect();
+    let left = segments(&directory).map_err(|error| describe(&error))?;
     if let Some(text) = unknown_version(&directory, &left) {
         return Err(describe(&text));
     }
@@ -285,6 +289,35 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
         return Err(describe(&text));
     }
     Ok(())
+}
+
+/// The log may have been elsewhere in the last run.
+fn examine_abandoned(config: &Config) -> Result<(), String> {
+    let data = &config.whisper.data_dir;
+    let abandoned = log_marker::abandoned(data, &config.wal.directory).map_err(|error| {
+        format!("data directory {}: read where its log is: {error}", data.display())
+    })?;
+    let Some(path) = abandoned else { return Ok(()) };
+    let left = LogDirectory::open(&path).and_then(|directory| segments(&directory));
+    let found = match left {
+        Ok(left) if left.is_empty() => return Ok(()),
+        Ok(left) => format!("{} files there hold", left.len()),
+        Err(error) => format!("it cannot be read ({error}) and may hold"),
+    };
+    Err(format!(
+        "the log of data directory {} was in {}: {found} points that may be in no Whisper file \
+         yet, and [wal] directory is {} now: start with the former one and then `carbyne drain`, \
+         or move its files to the new one, or remove them and lose what is in them",
+        data.display(),
+        path.display(),
+        config.wal.directory.display()
+    ))
+}
+
+fn segments(directory: &LogDirectory) -> std::io::Result<Vec<FileName>> {
+    let names = directory.names()?;
+    let files = names.iter().filter_map(|name| FileName::parse(name));
+    Ok(files.filter(|file| matches!(file, FileName::Segment(_))).collect())
 }
 
 /// Says which file has a format that this release does not know, or cannot be asked for it.

@@ -1,0 +1,84 @@
+//! A note in the data directory of where its log is.
+//!
+//! Points may be in the log and in no Whisper file. A node that is given another log directory, or
+//! another configuration, would start without them and nobody would notice; so the data directory
+//! remembers its log, and [`abandoned`] looks there first.
+//!
+//! The note is the file `.carbyne.log`: inode number of the log directory, a space, its absolute
+//! path, a newline. The inode number tells a directory of that name on another machine, to which a
+//! tree was copied, from the one that was meant.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = ".carbyne.log";
+
+/// What the note is written as before it gets its name.
+const NAME_UNFINISHED: &str = ".carbyne.log.new";
+
+/// The directory that holds the log of this data directory, if it is still there and another than
+/// the configured one.
+pub(super) fn abandoned(data: &Path, configured: &Path) -> io::Result<Option<PathBuf>> {
+    let note = match fs::read(data.join(NAME)) {
+        Ok(note) => note,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some((inode, path)) = decode(&note) else {
+        log::warn!("the note of the log directory cannot be read file={NAME}");
+        return Ok(None);
+    };
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+    let is_there = identity(&path) == Some(inode);
+    let is_configured = fs::canonicalize(configured).is_ok_and(|configured| configured == path);
+    Ok((is_there && !is_configured).then_some(path))
+}
+
+/// Notes where the log is, durably.
+pub(super) fn note(data: &Path, log: &Path) -> io::Result<()> {
+    let path = fs::canonicalize(log)?;
+    let mut note = format!("{} ", fs::metadata(&path)?.ino()).into_bytes();
+    note.extend_from_slice(path.as_os_str().as_bytes());
+    note.push(b'\n');
+    if fs::read(data.join(NAME)).is_ok_and(|before| before == note) {
+        return Ok(());
+    }
+    let unfinished = data.join(NAME_UNFINISHED);
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&note).and_then(|()| file.sync_all()).inspect_err(|_| {
+        let _ = fs::remove_file(&unfinished);
+    })?;
+    fs::rename(&unfinished, data.join(NAME))?;
+    File::open(data)?.sync_all()
+}
+
+fn decode(note: &[u8]) -> Option<(u64, PathBuf)> {
+    let (inode, path) = note.strip_suffix(b"\n")?.split_at_checked(memchr::memchr(b' ', note)?)?;
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
+    let path = PathBuf::from(std::ffi::OsString::from_vec(path[1..].to_vec()));
+    path.is_absolute().then_some((inode, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let check = |note: &[u8], want: Option<(u64, &str)>| {
+            let want = want.map(|(inode, path)| (inode, PathBuf::from(path)));
+            assert_eq!(decode(note), want, "{}", String::from_utf8_lossy(note));
+        };
+        check(b"12 /var/log of mine\n", Some((12, "/var/log of mine")));
+        check(b"12 /a\nb\n", Some((12, "/a\nb")));
+        check(b"12 /var/log", None);
+        check(b"12 var\n", None);
+        check(b"x /var\n", None);
+        check(b"12\n", None);
+        check(b" \n", None);
+        check(b"", None);
+    }
+}
