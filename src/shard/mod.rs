@@ -213,6 +213,24 @@ impl Shard {
         self.is_full() || self.outbox.is_full()
     }
 
+    /// Why [`Shard::must_wait`], in words of the configuration.
+    pub fn what_is_full(&mut self) -> Option<&'static str> {
+        const MEMORY: &str = "[cache] memory-budget";
+        const POINTS: &str = "points, limited by [cache] max-size or half of [wal] max-size";
+        let is_out = |journal: &Journal| journal.log.is_out_of_files();
+        if self.journal.as_ref().is_some_and(is_out) {
+            return Some("[wal] max-size");
+        }
+        if self.journal.as_ref().is_some_and(Journal::is_full) {
+            return Some("commits, the disk of the log does not take them");
+        }
+        if self.is_cache_full() {
+            let is_memory = self.bytes() >= self.options.budget_bytes / 100 * RESUME_PERCENT;
+            return Some(if is_memory { MEMORY } else { POINTS });
+        }
+        self.outbox.is_full().then_some("links to other cores")
+    }
+
     /// Memory of the budget in use, in bytes: cache, batches, and partial messages up to their
     /// share, so that these alone never stop the receivers they wait for.
     pub fn bytes(&self) -> usize {

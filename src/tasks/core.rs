@@ -131,6 +131,10 @@ pub struct Core {
     pub is_decoding: Cell<bool>,
     /// Room may have come up in the cache or a link.
     pub room: Event,
+    /// A receiver has begun to wait for room, or has found some.
+    pub stalled: Event,
+    /// Since when no receiver has found room.
+    pub waiting_since: Cell<Option<Instant>>,
     /// There are points for other cores.
     pub outgoing: Event,
     /// An answer has come, or a question may be asked.
@@ -192,6 +196,8 @@ impl Core {
             decoder: RefCell::new(PickleDecoder::new()),
             is_decoding: Cell::new(false),
             room: Event::default(),
+            stalled: Event::default(),
+            waiting_since: Cell::new(None),
             outgoing: Event::default(),
             answered: Event::default(),
             changed: Event::default(),
@@ -217,8 +223,12 @@ impl Core {
         }
         let since = Instant::now();
         self.shard.borrow_mut().counters.stalls += 1;
+        self.waiting_since.set(self.waiting_since.get().or(Some(since)));
+        self.stalled.notify();
         self.flushable.notify();
         self.room.until(|| self.is_closed() || !self.shard.borrow_mut().must_wait()).await;
+        self.waiting_since.set(None);
+        self.stalled.notify();
         since.elapsed()
     }
 

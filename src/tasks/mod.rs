@@ -18,7 +18,7 @@
 //! - *log limit*: no task; keeps the node's log readable while a disk fails.
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
-//!
+//! - *room*: one task; tells the operator when senders are kept waiting for long.
 //! - *recovery*: the main thread, before anything is received; reads the logs of earlier runs.
 //!
 //! Stop order: listeners, datagrams, connections, links, cache or log, writer.
@@ -39,6 +39,7 @@ pub mod receive_tcp;
 pub mod receive_udp;
 pub mod recovery;
 pub mod report;
+pub mod room;
 pub mod share;
 pub mod start;
 pub mod writer;

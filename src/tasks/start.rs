@@ -26,7 +26,7 @@ use crate::tasks::flush::Writer;
 use crate::tasks::listen::Door;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::writer::WriterOptions;
-use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, writer};
+use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, room, writer};
 
 /// Connections get so long, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
@@ -106,10 +106,11 @@ pub async fn run(plan: CorePlan) {
     };
     let doors: Vec<Rc<Door>> = plan.listeners.into_iter().map(door).collect();
     let accepting: Vec<Task<()>> = doors.iter().map(|door| listen::start(&core, door)).collect();
+    let watching = room::start(&core);
     core.report(Report::Ready);
 
     core.changed.until(|| core.stage.get() != Stage::Running).await;
-    for task in accepting.into_iter().chain(reporting).chain(receiving) {
+    for task in accepting.into_iter().chain(reporting).chain(receiving).chain([watching]) {
         task.cancel().await;
     }
     for door in doors {

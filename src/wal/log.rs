@@ -358,6 +358,11 @@ impl Log {
         bytes >= self.options.buffer_bytes || self.segments.is_full()
     }
 
+    /// Whether only the reserve is left of its files.
+    pub fn is_out_of_files(&self) -> bool {
+        !self.segments.is_reading() && self.segments.is_full()
+    }
+
     /// Bytes gathered for the next commit.
     pub fn waiting_bytes(&self) -> usize {
         self.names.open.frames_bytes() + self.points.open.frames_bytes()
