@@ -128,6 +128,33 @@ class Cgroup:
                 time.sleep(0.1)
 
 
+class SlowDisk:
+    """While entered, a file system's device takes only so many bytes a second, of whoever writes
+    them, the kernel's own writing of dirty pages included; and few of its pages may be dirty, so
+    that writers wait for it soon. Version 1 of control groups limits the whole machine's writing to
+    a device; version 2 only that of some processes, and not what the kernel writes for others."""
+
+    LIMIT = pathlib.Path("/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device")
+
+    def __init__(self, path, bytes_per_s):
+        device = os.stat(path).st_dev
+        self.device, self.bytes_per_s = f"{os.major(device)}:{os.minor(device)}", bytes_per_s
+        self.dirty = pathlib.Path("/sys/class/bdi") / self.device
+
+    def is_possible(self):
+        return os.geteuid() == 0 and self.LIMIT.exists() and (self.dirty / "strict_limit").exists()
+
+    def __enter__(self):
+        (self.dirty / "max_ratio").write_text("1")
+        (self.dirty / "strict_limit").write_text("1")
+        self.LIMIT.write_text(f"{self.device} {self.bytes_per_s}")
+
+    def __exit__(self, *_):
+        self.LIMIT.write_text(f"{self.device} 0")
+        (self.dirty / "strict_limit").write_text("0")
+        (self.dirty / "max_ratio").write_text("100")
+
+
 class Node:
     """A node in a directory of its own, on loopback, killed at the end."""
 

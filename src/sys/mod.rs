@@ -20,4 +20,5 @@ pub mod prefetch;
 pub mod preflight;
 pub mod process;
 pub mod ring;
+pub mod schedule;
 pub mod socket;

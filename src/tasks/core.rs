@@ -19,6 +19,7 @@ use crate::shard::route::ShardId;
 use crate::stats::{Counters, Gauges};
 use crate::sys::clock;
 use crate::sys::doorbell::{Doorbell, Listening};
+use crate::sys::executor::{may_take, wait_for_turn};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::commit::LogKeeper;
@@ -232,14 +233,19 @@ impl Core {
         since.elapsed()
     }
 
-    /// Reads what a connection brings, as soon as there is room for it then: all connections of a
-    /// core may be waiting, and what they bring together would fit nowhere.
+    /// Reads what a connection brings, as soon as there is room for it then, and not when the
+    /// core's turn is over: all connections of a core may be waiting, and what they bring together
+    /// would fit nowhere, and would hold up the core for as long as it takes to take it.
     pub async fn read(&self, stream: &mut Stream, timeout: Option<Duration>) -> io::Result<usize> {
+        let is_its_turn = Cell::new(false);
         loop {
-            let may_read = || self.is_closed() || !self.shard.borrow_mut().must_wait();
+            let has_room = || self.is_closed() || !self.shard.borrow_mut().must_wait();
+            let may_read = || has_room() && (is_its_turn.take() || may_take());
             match stream.read_when(&self.read_buffer, timeout, may_read).await {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for_room().await;
+                    wait_for_turn().await;
+                    is_its_turn.set(true);
                 }
                 result => return result,
             }

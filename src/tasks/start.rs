@@ -1,6 +1,7 @@
 //! One core from its first task to its last.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{Task, sleep};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::mesh::Links;
+use crate::sys::schedule;
 use crate::sys::socket::{Listener, Stream};
 use crate::tasks::commit::{LogKeeper, LogPlan};
 use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
@@ -90,7 +92,10 @@ pub async fn run(plan: CorePlan) {
     }));
     let is_writing = plan.writer.is_some();
     let writing = (plan.writer, plan.newcomers);
-    let writer = Rc::new(start_writer(plan.processor, plan.directory, writing, bell));
+    let place = (index, plan.processor);
+    let writer = Rc::new(start_writer(place, plan.directory, writing, bell));
+    // After the start of the threads that are not to inherit it.
+    tell_refusal(index, "short time slices", schedule::ask_for_short_slices());
     let exchanging = exchange::start(&core, &writer);
     let sending = exchange::start_sending(&core);
     let flushing = is_writing.then(|| flush::start(&core, &writer, plan.flush_interval));
@@ -193,9 +198,19 @@ async fn end_connections(core: &Rc<Core>) {
     }
 }
 
+/// Says once for all cores that the kernel's scheduler does not take a wish: then answers take
+/// longer, and nothing else is different.
+fn tell_refusal(core: usize, wish: &str, granted: io::Result<()>) {
+    if let Err(error) = granted
+        && core == 0
+    {
+        log::info!("the kernel's scheduler refuses wish=\"{wish}\" error={error}");
+    }
+}
+
 /// Starts the core's writer thread, or a stand-in that is never given anything.
 fn start_writer(
-    processor: usize,
+    (number, processor): (usize, usize),
     directory: PathBuf,
     (options, newcomers): (Option<WriterOptions>, Option<Newcomers>),
     bell: Doorbell,
@@ -213,6 +228,7 @@ fn start_writer(
             if let Err(error) = pin_thread(processor) {
                 log::warn!("pin writer to processor failed processor={processor} error={error}");
             }
+            tell_refusal(number, "writer gives way", schedule::give_way());
             let done = writer::run(&directory, options, newcomers, from_core, to_core, &bell);
             if let Err(error) = done {
                 crate::fatal::die(crate::fatal::Fatal::Writer, &error.to_string());

@@ -46,6 +46,11 @@ const PAGE_BYTES: u64 = 4_096;
 /// An update of three archives writes to three or four.
 const PREFETCH_MAX: usize = 8 * FLUSH_BATCH;
 
+/// Files written before the core's loop, on the same processor, may run: some 150 us. Linux would
+/// take the processor away at its next tick only, after up to 4 ms. A turn that nobody wants costs
+/// 0.3 us.
+const FILES_IN_A_ROW: usize = 16;
+
 /// How the writer treats files.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
@@ -202,6 +207,13 @@ fn failure(action: &'static str, error: &io::Error) -> Outcome {
     Outcome::Failed { action, reason: error.to_string(), is_own_fault }
 }
 
+/// Lets the core's loop run if it has something to do. Called before each file of a batch.
+fn give_way(number: usize) {
+    if number.is_multiple_of(FILES_IN_A_ROW) {
+        std::thread::yield_now();
+    }
+}
+
 fn path_of(path: &[u8]) -> &CStr {
     CStr::from_bytes_with_nul(path).expect("a path ends in its only NUL")
 }
@@ -259,7 +271,8 @@ impl FileWriter {
     fn write_plainly(&mut self, jobs: &mut [FlushJob]) {
         let FileWriter { tree, options, desks, .. } = self;
         let Some(desk) = desks.first_mut() else { return };
-        for job in jobs {
+        for (number, job) in jobs.iter_mut().enumerate() {
+            give_way(number);
             create(tree, *options, job, desk);
             if must_open(job, desk) {
                 take_opened(job, desk, tree.open_file(path_of(&job.path)));
@@ -298,7 +311,8 @@ impl FileWriter {
         }
         while self.read(jobs)? {}
         self.prefetch(jobs)?;
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+        for (number, (job, desk)) in jobs.iter_mut().zip(&mut self.desks).enumerate() {
+            give_way(number);
             while desk.step != Step::Done {
                 let result = transfer(desk);
                 go_on(job, desk, result);

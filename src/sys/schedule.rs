@@ -1,0 +1,98 @@
+//! What the kernel's scheduler is told about a core's threads.
+//!
+//! A core's loop answers questions, and its writer keeps the same processor busy with files. Linux
+//! lets a thread finish its time slice, 3 to 4 ms, before one that has just woken runs, unless that
+//! one has a shorter slice, which a thread may ask for from Linux 6.12 on: it gets no more of the
+//! processor, only sooner. And when both have more to do than there is time for, each gets half of
+//! it, in turns of such slices; so the writer has a weaker claim. Then the loop receives more,
+//! files are written with more points at a time, and when the cache is full the loop waits for the
+//! writer.
+//!
+//! Both need no right. Priority over other programs is the operator's to give.
+
+use std::io;
+use std::time::Duration;
+
+/// The shortest slice that Linux grants.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// How much nicer the writer is: a tenth of the loop's claim.
+const NICENESS: i32 = 10;
+
+/// The weakest claim there is.
+const NICENESS_MAX: i32 = 19;
+
+/// Asks for short slices for the calling thread, and for the threads that it starts from now on.
+/// An older kernel takes no notice.
+pub fn ask_for_short_slices() -> io::Result<()> {
+    change(|asked| {
+        asked.sched_runtime = u64::try_from(SLICE.as_nanos()).expect("a slice is short");
+    })
+}
+
+/// Weakens the claim of the calling thread to its processor.
+pub fn give_way() -> io::Result<()> {
+    change(|asked| {
+        asked.sched_nice = (asked.sched_nice + NICENESS).min(NICENESS_MAX);
+        // The kernel's own length.
+        asked.sched_runtime = 0;
+    })
+}
+
+/// Changes how the calling thread is scheduled, unless it has been given a policy of its own.
+fn change(wish: impl FnOnce(&mut libc::sched_attr)) -> io::Result<()> {
+    let mut asked = current()?;
+    if asked.sched_policy != u32::try_from(libc::SCHED_OTHER).expect("it is 0") {
+        return Ok(());
+    }
+    wish(&mut asked);
+    // SAFETY: the pointer describes `asked`, which says its own size and outlives the call; 0 is
+    // the calling thread.
+    let status = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const asked, 0) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How the calling thread is scheduled.
+fn current() -> io::Result<libc::sched_attr> {
+    // SAFETY: the structure is plain integers.
+    let mut found: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let size = u32::try_from(size_of_val(&found)).expect("it is small");
+    // SAFETY: the pointer and the size describe `found`, which outlives the call; 0 is the calling
+    // thread.
+    let status = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut found, size, 0) };
+    if status == 0 { Ok(found) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a new thread has after a wish, beside what the thread that starts it has.
+    fn after(wish: fn() -> io::Result<()>) -> (libc::sched_attr, libc::sched_attr) {
+        let before = current().expect("every thread may ask");
+        let changed = std::thread::spawn(move || {
+            wish().expect("every thread may wish for that");
+            current().expect("every thread may ask")
+        });
+        (before, changed.join().expect("the wish is granted"))
+    }
+
+    #[test]
+    fn a_thread_gets_short_slices_and_keeps_all_else() {
+        let (before, after) = after(ask_for_short_slices);
+        // Linux before 6.12 knows no slices; it says 0.
+        let is_known = before.sched_runtime > 0;
+        assert_eq!(after.sched_runtime, if is_known { 100_000 } else { 0 });
+        assert_eq!(
+            (after.sched_policy, after.sched_nice),
+            (before.sched_policy, before.sched_nice)
+        );
+    }
+
+    #[test]
+    fn a_thread_that_gives_way_is_nicer_as_far_as_that_goes() {
+        let (before, after) = after(give_way);
+        assert_eq!(after.sched_nice, (before.sched_nice + 10).min(19));
+        assert_eq!(after.sched_policy, before.sched_policy);
+    }
+}
