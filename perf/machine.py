@@ -21,9 +21,9 @@ NODE = TARGET / "carbyne"
 FLOORS = TARGET / "examples" / "floors"
 PROBE = TARGET / "examples" / "probe"
 
-# Sixteen KiB: two archives, each in pages of its own.
-SCHEMAS = "[own]\npattern = ^self\\.\nretentions = 1s:10m\n\n" \
-          "[all]\npattern = .*\nretentions = 60s:12h,5m:2d\n"
+# Slots of a file's two archives, of a minute and of five. Each archive has pages of its own: the
+# file's are four. A million such files take more memory than machines for tests have: two do.
+SLOTS, SLOTS_SMALL = (720, 576), (420, 144)
 # The coarser archive is written at every update, whatever is known of its interval.
 AGGREGATION = "[all]\npattern = .*\nxFilesFactor = 0\naggregationMethod = average\n"
 
@@ -33,6 +33,11 @@ FS_IOC_SHUTDOWN, SHUTDOWN_NO_FLUSH = 0x8004587D, 2
 
 def fail(text):
     sys.exit(f"perf/run: {text}")
+
+
+def schemas(slots):
+    return ("[own]\npattern = ^self\\.\nretentions = 1s:10m\n\n"
+            f"[all]\npattern = .*\nretentions = 60:{slots[0]},300:{slots[1]}\n")
 
 
 def cores():
@@ -158,12 +163,13 @@ class SlowDisk:
 class Node:
     """A node in a directory of its own, on loopback, killed at the end."""
 
-    def __init__(self, home, shards, settings="", whisper="", cpus=None, cgroup=None, log="off"):
+    def __init__(self, home, shards, settings="", whisper="", cpus=None, cgroup=None, log="off",
+                 slots=SLOTS):
         self.home = home
         shutil.rmtree(home, ignore_errors=True)
         self.data = home / "whisper"
         self.data.mkdir(parents=True)
-        (home / "schemas.conf").write_text(SCHEMAS)
+        (home / "schemas.conf").write_text(schemas(slots))
         (home / "aggregation.conf").write_text(AGGREGATION)
         listen = "".join(f'[{section}]\nlisten = "127.0.0.1:0"\n'
                          for section in ["tcp", "udp", "pickle", "carbonlink"])
@@ -293,7 +299,7 @@ class Mount:
     figures (an ext4 without journal searches long for inodes when many were deleted), and it is
     gone at once with all its files."""
 
-    def __init__(self, directory, kind, size_gb, needs_disk):
+    def __init__(self, directory, kind, size_gb, inodes, needs_disk):
         maker = shutil.which(f"mkfs.{kind}")
         if os.geteuid() != 0 or not maker:
             package = {"xfs": "xfsprogs", "ext4": "e2fsprogs"}.get(kind, f"mkfs.{kind}")
@@ -308,7 +314,9 @@ class Mount:
         self.path.mkdir()
         with open(self.image, "wb") as image:
             image.truncate(size_gb << 30)
-        subprocess.run([maker, "-q", self.image], check=True)
+        # XFS makes inodes as they are needed.
+        options = ["-N", str(inodes)] if kind == "ext4" else []
+        subprocess.run([maker, "-q", *options, self.image], check=True)
         mounted = subprocess.run(["mount", "-o", "loop", self.image, self.path], check=False)
         if mounted.returncode != 0:
             self.image.unlink()

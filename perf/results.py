@@ -37,7 +37,9 @@ def commit():
 
 def write(given, tables, date, others):
     """Replaces the section of this kind of run, or appends it."""
-    options = [word for word in sys.argv[1:] if not word.startswith("--dir")]
+    # Where the files were is no part of the kind of run.
+    options = [word for before, word in zip(sys.argv, sys.argv[1:])
+               if not word.startswith("--dir") and before != "--dir"]
     command = shlex.join(["perf/run", *options])
     kind = f"`{command}`"
     begin, end = f"<!-- {command}: begin -->", f"<!-- {command}: end -->"

@@ -15,7 +15,6 @@ from machine import (Cgroup, Node, SlowDisk, cores, fail, floor, floor_receive, 
                      resident_bytes, summary, udp_drops)
 
 HOUR = 3600
-FILE_BYTES = 40 + 12 * (720 + 576)  # of the schema's two archives
 CACHE_ONLY = 'flush-interval = "1h"'
 BUDGET = '[cache]\nmemory-budget = "8GiB"\n'
 
@@ -23,9 +22,10 @@ BUDGET = '[cache]\nmemory-budget = "8GiB"\n'
 class Setup:
     """How large, how often, and where."""
 
-    def __init__(self, home, disk, metrics, turns, cold):
+    def __init__(self, home, disk, metrics, turns, cold, slots):
         self.disk = disk
         self.home, self.metrics, self.turns, self.cold = home, metrics, turns, cold
+        self.slots, self.file_bytes = slots, 40 + 12 * sum(slots)
         # Points of one turn: some seconds of one core.
         self.rounds = max(2, 2_500_000 // metrics)
         # Aligned to the coarser archive, and far enough back for every round to be in the past.
@@ -221,12 +221,13 @@ class Files:
         if setup.cold:
             self.cgroup = Cgroup(max(256 << 20, setup.metrics * 3_000))
         # A sweep must be over, and the next round received, before the next one begins.
-        self.interval_s = max(4, setup.metrics // 25_000) * (4 if setup.cold else 1)
+        self.interval_s = max(4, setup.metrics // 100_000) * (4 if setup.cold else 1)
         self.cycle = 0
 
     def __enter__(self):
         whisper = f'flush-interval = "{self.interval_s}s"\nsparse-create = false'
-        self.node = Node(self.setup.home / "files", 1, BUDGET, whisper, cgroup=self.cgroup)
+        self.node = Node(self.setup.home / "files", 1, BUDGET, whisper, cgroup=self.cgroup,
+                         slots=self.setup.slots)
         self.base_bytes = resident_bytes(self.node.pid)
         return self
 
@@ -272,7 +273,26 @@ class Files:
         root = self.node.home / "created"
         root.mkdir()
         count = min(100_000, self.setup.metrics)
-        return floor("create", root, FILE_BYTES, count, cgroup=self.cgroup)
+        return floor("create", root, self.setup.file_bytes, count, cgroup=self.cgroup)
+
+    def bytes_per_metric(self):
+        """Resident, and by the node's own count."""
+        own = self.node.own("accounting.memory_bytes") or 0
+        resident = resident_bytes(self.node.pid) - self.base_bytes
+        return resident / self.setup.metrics, own / self.setup.metrics
+
+    def memory_rows(self):
+        """Now, with what the next points will need, and after two sweeps that found nothing."""
+        written, _ = self.bytes_per_metric()
+        self.wait_for_tick()
+        self.wait_for_tick()
+        time.sleep(1)
+        idle, own = self.bytes_per_metric()
+        return [
+            Row("memory per metric whose 5 points were just written", "B", [written], digits=0,
+                note="resident; room for the next points is kept"),
+            Row("memory per idle metric", "B", [idle], digits=0, target="≤ 200 B",
+                note=f"resident, after two sweeps without points; by the node's own count {own:.0f} B")]
 
 
 def files(setup):
@@ -286,8 +306,7 @@ def files(setup):
                 turns += [(*turn, it.floor())] if turn else []
         if not created or not turns:
             fail("the node is too slow to receive five rounds between two sweeps")
-        idle_bytes = (resident_bytes(it.node.pid) - it.base_bytes) / setup.metrics
-        own_bytes = (it.node.own("accounting.memory_bytes") or 0) / setup.metrics
+        memory_rows = it.memory_rows()
         stall = stalls(it) if it.setup.metrics <= 200_000 else None
         # A file system that nobody else uses may be slowed down.
         slow = slow_stalls(it) if stall and setup.home != setup.disk else None
@@ -307,8 +326,7 @@ def files(setup):
         Row("CPU per point end to end, 5 points an update", "µs",
             [micros(receiving + writing, points) for receiving, writing, points, _ in turns],
             target="≤ 1.3 µs"),
-        Row("memory per idle metric", "B", [idle_bytes], digits=0, target="≤ 200 B",
-            note=f"resident, after 5 points each; by the node's own count {own_bytes:.0f} B")]
+        *memory_rows]
     if stall:
         rows.append(Row("answers of the cache while a sweep runs: p99", "ms",
                         [stall["p99"] / 1e3], target="≤ 1 ms",
@@ -444,3 +462,6 @@ WORKLOADS = {
 
 # The page cache plays no part in the others.
 COLD = ["files"]
+
+# The others are about the ways that points take, which are the same for any number of metrics.
+SCALE = ["files", "memory"]

@@ -1,4 +1,5 @@
-//! Receiving points of metrics that are known allocates nothing, whichever way they come.
+//! Receiving points of metrics that are known allocates nothing, whichever way they come; and what
+//! a metric without points takes, is as little as promised and what the shard says.
 //!
 //! What may allocate, and is kept out of the measured rounds: a new metric (its entry, its name),
 //! the first buffer of each lane between cores, and a further chunk of the slab from which all
@@ -16,13 +17,16 @@ use std::time::Instant;
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::BATCH_BYTES_MAX;
 use carbyne::metric::batch::{Batch, Content};
+use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
+use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome};
 use carbyne::shard::route::ShardId;
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
 use carbyne::tasks::receive_pickle::take_message;
 use carbyne::tasks::receive_tcp::take_lines;
 use carbyne::tasks::receive_udp::take_datagrams;
+use carbyne::whisper::{Bases, Header};
 use carbyne::wire::pickle::PickleDecoder;
 
 const NOW_S: u32 = 1_800_000_000;
@@ -37,46 +41,63 @@ const CHUNKS_MAX: usize = 2;
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
+    /// Bytes allocated less bytes freed, some of which another thread has allocated.
+    static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting the calls of each thread.
+/// The system's allocator, counting the calls and bytes of each thread.
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; the counter is a plain cell of the
+fn count(freed: usize, allocated: usize) {
+    BYTES.set(BYTES.get() + allocated.cast_signed() - freed.cast_signed());
+    COUNT.set(COUNT.get() + usize::from(allocated > 0));
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counters are plain cells of the
 // calling thread, whose access does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(0, layout.size());
         // SAFETY: the caller keeps the contract of this same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(0, layout.size());
         // SAFETY: the caller keeps the contract of this same method.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(layout.size(), bytes);
         // SAFETY: the caller keeps the contract of this same method.
         unsafe { System.realloc(block, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(layout.size(), 0);
         // SAFETY: the caller keeps the contract of this same method.
         unsafe { System.dealloc(block, layout) }
     }
+}
+
+/// Bytes allocated since there were so many, and not freed.
+fn bytes_since(before: isize) -> usize {
+    usize::try_from(BYTES.get() - before).expect("what is freed was allocated since")
 }
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn shard(id: u16, shard_count: u16) -> Shard {
+    shard_with(id, shard_count, 1 << 30)
+}
+
+fn shard_with(id: u16, shard_count: u16, budget_bytes: usize) -> Shard {
     let options = ShardOptions {
         id: ShardId(id),
         shard_count,
-        budget_bytes: 1 << 30,
+        budget_bytes,
         points_max: 0,
         strategy: WriteStrategy::Max,
         updates_per_s: 0.0,
@@ -153,9 +174,11 @@ fn exchange(from: &mut Shard, to: &mut Shard) {
 
 #[test]
 fn the_counter_counts() {
-    let before = COUNT.get();
-    drop(std::hint::black_box(vec![1_u8; 100]));
-    assert_eq!(COUNT.get() - before, 1);
+    let (count, bytes) = (COUNT.get(), BYTES.get());
+    let kept = std::hint::black_box(vec![1_u8; 100]);
+    assert_eq!((COUNT.get() - count, bytes_since(bytes)), (1, 100));
+    drop(kept);
+    assert_eq!((COUNT.get() - count, bytes_since(bytes)), (1, 0));
 }
 
 #[test]
@@ -230,4 +253,97 @@ fn pickles_of_both_ways() {
         let taken = METRICS as u64 * u64::from(WARM_ROUNDS + ROUNDS);
         assert_eq!(shard.counters.accepted, taken);
     }
+}
+
+/// A sweep, as if each file were written at once, or created if it is new; returns how many.
+fn sweep(shard: &mut Shard) -> u64 {
+    let retentions = vec![Retention { step_s: 60, slot_count: 1_440 }];
+    let aggregation = Aggregation::Average;
+    let spec = SeriesSpec { retentions, x_files_factor: 0.0, aggregation };
+    let known = Known {
+        header: Header::new(&spec).expect("a good archive"),
+        inode: 7,
+        bases: Bases::EMPTY,
+    };
+    let (mut job, now, mut count) = (FlushJob::empty(), Instant::now(), 0);
+    shard.begin_sweep();
+    loop {
+        shard.forget_idle();
+        match shard.next_flush(now, &mut job) {
+            NextJob::Ready => {
+                let (checked, created) = (job.known.is_none(), job.create.is_some());
+                job.outcome = if checked && !created {
+                    Outcome::Missing
+                } else {
+                    count += 1;
+                    job.known = Some(known.clone());
+                    Outcome::Written { checked, created, too_old_count: 0 }
+                };
+                assert!(shard.complete(&mut job, now).is_none());
+            }
+            NextJob::Busy => {}
+            NextJob::SweepOver => return count,
+            NextJob::Wait(_) => unreachable!("nothing limits the updates"),
+        }
+    }
+}
+
+/// Sends one point of each metric of a range, as `carbyne loadgen` names them.
+fn send(shard: &mut Shard, metrics: std::ops::Range<usize>, round: u32) {
+    let (mut text, mut carry) = (String::new(), Vec::new());
+    for metric in metrics {
+        let (node, leaf, time) = (metric / 10, metric % 10, timestamp_s(round));
+        writeln!(text, "carbyne.loadgen.agent.0.metrics.{node:05}.{leaf} 1.5 {time}")
+            .expect("in memory");
+    }
+    take_lines(shard, &mut carry, text.as_bytes()).expect("short lines");
+}
+
+/// Bytes that an idle metric takes, of which its name is 39. The sum is in `src/cache/mod.rs`.
+const IDLE_BYTES_MAX: usize = 150;
+
+#[test]
+fn a_metric_without_points_takes_what_is_promised_and_counted() {
+    // The table of names grows in steps of a quarter: what it takes differs from count to count.
+    for count in [60_000, 70_000, 80_000] {
+        let mut shard = shard(0, 1);
+        let before = BYTES.get();
+        for round in 0..20 {
+            send(&mut shard, 0..count, round);
+        }
+        let waiting = bytes_since(before);
+        assert_eq!(sweep(&mut shard), count as u64);
+        // What the next round needs is kept, until no round came between two sweeps.
+        let written = bytes_since(before);
+        assert!(written > waiting / 10 * 9, "{waiting} fell to {written}");
+        sweep(&mut shard);
+        sweep(&mut shard);
+        let idle = bytes_since(before);
+        assert!(idle <= count * IDLE_BYTES_MAX, "{} bytes each", idle / count);
+        let counted = usize::try_from(shard.gauges().bytes).expect("64 bits");
+        let is_close = counted.abs_diff(idle) <= idle / 40;
+        assert!(is_close, "{} bytes each, {} counted", idle / count, counted / count);
+        send(&mut shard, 0..count, 20);
+        assert_eq!(shard.gauges().metrics, count as u64, "no metric was forgotten");
+    }
+}
+
+#[test]
+fn metrics_that_come_and_go_take_no_more_than_their_share() {
+    const BUDGET_BYTES: usize = 24 << 20;
+    let mut shard = shard_with(0, 1, BUDGET_BYTES);
+    let before = BYTES.get();
+    for wave in 0..40 {
+        send(&mut shard, wave * 15_000..(wave + 1) * 15_000, 0);
+        sweep(&mut shard);
+        for _ in 0..100 {
+            shard.forget_idle();
+        }
+        let bytes = bytes_since(before);
+        // 40 % for what is known of metrics, and for a wave: what is known of its metrics before
+        // others are forgotten, and their blocks.
+        assert!(bytes <= BUDGET_BYTES / 16 * 9, "{bytes} bytes after {wave} waves");
+    }
+    let metrics = usize::try_from(shard.gauges().metrics).expect("64 bits");
+    assert!((60_000..90_000).contains(&metrics), "{metrics} metrics are known");
 }

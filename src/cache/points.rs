@@ -116,6 +116,27 @@ impl Points {
         self.blocks.used() * BLOCK_BYTES
     }
 
+    /// Memory of the blocks that are free, in bytes.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        (self.blocks.capacity() - self.blocks.used()) * BLOCK_BYTES
+    }
+
+    /// Most blocks that were in use at once since the last period began.
+    pub(crate) fn peak(&self) -> usize {
+        self.blocks.peak()
+    }
+
+    /// Begins a period.
+    pub(crate) fn begin_period(&mut self) {
+        self.blocks.begin_period();
+    }
+
+    /// Gives the memory of free blocks back, of so many chunks at most, as long as there is memory
+    /// for `keep` blocks.
+    pub(crate) fn release(&mut self, keep: usize, chunks_max: usize) {
+        self.blocks.shrink(keep, chunks_max);
+    }
+
     /// Adds a point; returns how many earlier points it replaced (same timestamp, last wins).
     pub(crate) fn push(&mut self, chain: &mut Chain, point: Point) -> u32 {
         if chain.count == 0 {

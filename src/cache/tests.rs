@@ -261,6 +261,82 @@ proptest! {
     }
 }
 
+/// Metrics come and go, names of all lengths; the model is a map from names to last values.
+#[test]
+fn names_are_found_while_others_come_and_go() {
+    let (mut cache, mut state) = (Cache::new(), 1_u64);
+    let mut noise = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    let (mut model, mut number) = (BTreeMap::new(), 0_u32);
+    for round in 0..10 {
+        for _ in 0..15_000 {
+            number += 1;
+            let dots = ".long".repeat(usize::try_from(noise(12)).unwrap());
+            let name = format!("metric{dots}.{number}").into_bytes();
+            insert(&mut cache, &name, Point { timestamp_s: 7, value: f64::from(number) });
+            model.insert(name, f64::from(number));
+        }
+        let share = if round % 4 == 3 { 15 } else { 6 };
+        let gone: Vec<Vec<u8>> = model.keys().filter(|_| noise(16) < share).cloned().collect();
+        for name in gone {
+            let metric = cache.lookup(&name).unwrap();
+            assert!(cache.forget(metric).is_none(), "it has a point");
+            cache.take(metric, 500, &mut Vec::new());
+            cache.confirm(metric);
+            assert_eq!(*cache.forget(metric).unwrap().1, *name);
+            assert_eq!(cache.lookup(&name), None);
+            model.remove(&name);
+        }
+        for (name, &value) in &model {
+            assert_eq!(read(&cache, name), [(7, value)]);
+            assert_eq!(cache.name(cache.lookup(name).unwrap()), name);
+        }
+        assert_eq!(cache.metric_count(), model.len());
+        let names: usize = model.keys().map(Vec::len).sum();
+        let counted = cache.index_bytes() - model.len() * ENTRY_BYTES;
+        assert!(counted >= names && counted <= names / 2 * 3 + 2 * names::CHUNK_BYTES);
+    }
+}
+
+/// Blocks that are free go back, but not those that one of the last two periods needed.
+#[test]
+fn blocks_are_kept_for_the_next_round() {
+    const COUNT: u32 = 50_000;
+    let mut cache = Cache::new();
+    let metrics: Vec<MetricId> =
+        (0..COUNT).map(|m| cache.find_or_add(format!("m.{m}").as_bytes()).0).collect();
+    let round = |cache: &mut Cache, timestamp_s| {
+        for &metric in &metrics {
+            cache.push(metric, Point { timestamp_s, value: 1.0 });
+        }
+        cache.begin_period();
+        for &metric in &metrics {
+            cache.take(metric, 500, &mut Vec::new());
+            cache.confirm(metric);
+        }
+    };
+    let release = |cache: &mut Cache, is_short| {
+        (0..100).for_each(|_| cache.release_some(is_short));
+        cache.spare_bytes() / points::BLOCK_BYTES
+    };
+    for timestamp_s in 0..4 {
+        round(&mut cache, timestamp_s);
+        assert!(release(&mut cache, false) >= COUNT as usize);
+    }
+    cache.begin_period();
+    assert!(release(&mut cache, false) >= COUNT as usize, "needed in the last period");
+    let before = cache.spare_bytes();
+    cache.begin_period();
+    cache.release_some(false);
+    assert!(cache.spare_bytes() > before / 3, "some at once");
+    assert_eq!(release(&mut cache, false), 0);
+    round(&mut cache, 4);
+    assert_eq!(release(&mut cache, true), 0, "memory is short");
+    assert_eq!(cache.points.bytes(), 0);
+}
+
 #[test]
 fn counts_what_a_point_replaces() {
     let mut cache = Cache::new();

@@ -28,6 +28,7 @@ use crate::sys::cpu;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{CoreHandle, start_core};
 use crate::sys::files::{DirectoryLock, lock_directory};
+use crate::sys::heap;
 use crate::sys::mesh;
 use crate::sys::preflight;
 use crate::sys::socket::Sharing;
@@ -74,6 +75,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
         let _ = writeln!(std::io::stderr(), "carbyne: open the log file: {error}");
         return ExitCode::from(Fatal::Config.status());
     }
+    heap::give_back_large_pieces();
     for notice in notices {
         log::warn!("{notice}");
     }

@@ -1,5 +1,6 @@
 //! Which file is written next, and what the outcome of a write means.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::cache::{Kept, MetricId, NextFlush};
@@ -123,6 +124,8 @@ impl Shard {
     pub fn begin_sweep(&mut self) {
         self.counters.sweeps += 1;
         self.begin_urgent();
+        self.cache.begin_period();
+        self.release_some();
         if self.updates.is_limited() {
             self.order.begin(&self.cache);
         } else {
@@ -172,9 +175,12 @@ impl Shard {
         for _ in 0..SKIPS_MAX {
             let metric = match self.next_creation(now).or_else(|| self.next_urgent()) {
                 Some(metric) => metric,
-                None => match self.order.next(&self.cache, |metric| self.files.place(metric)) {
+                None => match self.order.next(&self.cache, |metric| self.cache.place(metric)) {
                     NextFlush::Metric(metric) => metric,
-                    NextFlush::Busy => return NextJob::Busy,
+                    NextFlush::Busy => {
+                        self.release_some();
+                        return NextJob::Busy;
+                    }
                     NextFlush::Done => return NextJob::SweepOver,
                 },
             };
@@ -189,7 +195,18 @@ impl Shard {
         if !self.can_create(now) {
             return None;
         }
-        self.creations.pop_front()
+        let metric = self.creations.pop_front();
+        if self.creations.is_empty() {
+            // Once a million files have been created it is of no more use.
+            self.creations = VecDeque::new();
+        }
+        metric
+    }
+
+    /// Gives memory of points that are written back.
+    fn release_some(&mut self) {
+        let is_short = self.bytes() + self.cache.spare_bytes() > self.options.budget_bytes;
+        self.cache.release_some(is_short);
     }
 
     fn prepare(
@@ -204,7 +221,8 @@ impl Shard {
         }
         job.known = None;
         job.create = None;
-        match self.files.readiness(metric, elapsed_s, &mut job.known) {
+        let inode = self.cache.place(metric);
+        match self.files.readiness(metric, inode, elapsed_s, &mut job.known) {
             Readiness::Open => {}
             Readiness::Create if !self.creates.take(now) => return false,
             Readiness::Create => job.create = Some(self.new_series(metric)),
@@ -276,6 +294,7 @@ impl Shard {
                 self.counters.creates += u64::from(created);
                 let known = job.known.as_ref().expect("a written file is known");
                 self.files.written(metric, known, checked, elapsed_s);
+                self.cache.set_place(metric, known.inode);
                 None
             }
             Outcome::Missing => {

@@ -274,13 +274,16 @@ impl Shard {
     /// Looks at no more than a slice of the entries; called for every batch of a sweep.
     pub fn forget_idle(&mut self) {
         const SLICE: u32 = 2_048;
+        // Each costs some 0.7 us, with the other names that are moved into its place.
+        const FORGOTTEN_MAX: u32 = 512;
+        let mut forgotten_count = 0;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
         if self.journal.as_ref().is_some_and(Journal::has_late) {
             return;
         }
         for _ in 0..SLICE.min(end) {
-            if self.cache.index_bytes() <= limit {
+            if self.cache.index_bytes() <= limit || forgotten_count == FORGOTTEN_MAX {
                 return;
             }
             self.forget_cursor = (self.forget_cursor + 1) % end;
@@ -291,6 +294,7 @@ impl Shard {
                     journal.log.forget(mark, &name);
                 }
                 self.files.forget(metric);
+                forgotten_count += 1;
             }
         }
     }

@@ -3,9 +3,10 @@
 //! A file is opened and validated once; then its geometry, inode and the base interval of each
 //! archive are remembered, so that an update needs no header read. The memory is checked against
 //! the inode at every update and against the header every ten minutes, because operators resize
-//! files and change their methods behind our back.
+//! files and change their methods behind our back. The inode is in the cache's entry, where the
+//! order of a sweep needs it.
 
-use crate::cache::MetricId;
+use crate::cache::{FILE_STATE_BYTES, MetricId};
 use crate::limits::ARCHIVES_MAX;
 use crate::whisper::{Bases, Header};
 
@@ -40,7 +41,7 @@ enum FileState {
     #[default]
     Unseen,
     /// Opened and valid.
-    Known { header: u16, checked_s: u32, inode: u64, bases: [u32; BASES_KEPT] },
+    Known { header: u16, checked_s: u32, bases: [u32; BASES_KEPT] },
     /// Its header was changed while a write was under way: what that write remembers is void.
     Changed,
     /// There is none: it must be created.
@@ -61,10 +62,10 @@ pub(crate) enum Readiness {
     Later { is_own_fault: bool },
 }
 
-const _: () = assert!(size_of::<FileState>() <= 32, "half a cache line for each known metric");
+const _: () = assert!(size_of::<FileState>() == FILE_STATE_BYTES, "it is charged as so many");
 
 /// The states grow by chunks of so many, as a power of two, and never move: doubling one table of
-/// a million would copy it at once on the core's loop. A chunk is 128 KiB.
+/// a million would copy it at once on the core's loop. A chunk is 96 KiB.
 const CHUNK_BITS: u32 = 12;
 const CHUNK_STATES: usize = 1 << CHUNK_BITS;
 
@@ -106,19 +107,12 @@ impl SeriesFiles {
         matches!(self.state(metric), FileState::Failing { .. })
     }
 
-    /// Where the metric's file lies on its device: its inode number, or 0 while that is not known,
-    /// so that new files come first, in the order of their metrics' creation.
-    pub(crate) fn place(&self, metric: MetricId) -> u64 {
-        match *self.state(metric) {
-            FileState::Known { inode, .. } => inode,
-            _ => 0,
-        }
-    }
-
-    /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered.
+    /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered,
+    /// with the inode that the file had when it was last written.
     pub(crate) fn readiness(
         &self,
         metric: MetricId,
+        inode: u64,
         elapsed_s: u32,
         known: &mut Option<Known>,
     ) -> Readiness {
@@ -132,7 +126,7 @@ impl SeriesFiles {
             FileState::Known { checked_s, .. } if elapsed_s >= checked_s + RECHECK_S => {
                 Readiness::Open
             }
-            FileState::Known { header, inode, bases, .. } => {
+            FileState::Known { header, bases, .. } => {
                 let mut remembered = Bases::UNKNOWN;
                 for (archive, &base) in bases.iter().enumerate() {
                     if base != BASE_UNKNOWN {
@@ -168,7 +162,7 @@ impl SeriesFiles {
             // An empty archive is looked at again: other tools may fill it meanwhile.
             *base = now.bases.get(archive).filter(|&base| base != 0).unwrap_or(BASE_UNKNOWN);
         }
-        self.set(metric, FileState::Known { header, checked_s, inode: now.inode, bases });
+        self.set(metric, FileState::Known { header, checked_s, bases });
     }
 
     /// There is no such file.

@@ -12,6 +12,7 @@ pub mod doorbell;
 pub mod executor;
 pub mod file_systems;
 pub mod files;
+pub mod heap;
 pub mod local_time;
 pub mod log_files;
 pub mod mesh;
