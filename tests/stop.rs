@@ -114,6 +114,19 @@ fn drains_do_not_end_each_other() {
 }
 
 #[test]
+fn the_points_of_the_node_itself_are_committed_though_nobody_sends() {
+    let one_shard = NodeOptions { shards: 1, ..options("flush-interval = \"1h\"", "") };
+    let node = NodeProcess::start("quiet", &one_shard);
+    for _ in 0..3 {
+        wait_for("a report", || node.own("wal.received_points").is_some());
+        let received = node.own("wal.received_points").unwrap_or(0.0);
+        let is_more = |count: f64| count > received;
+        wait_for("another one", || node.own("wal.received_points").is_some_and(is_more));
+        wait_for("its commit", || node.own("wal.synced_points").is_some_and(is_more));
+    }
+}
+
+#[test]
 fn a_start_with_another_log_directory_does_not_forget_what_is_in_the_former() {
     let mut node = start("moved", "flush-interval = \"1h\"", "");
     let now = now_s();

@@ -117,6 +117,8 @@ pub fn ask(core: &Core, owner: ShardId, question: Question) {
             core.errands.borrow_mut().push_back(errand);
             core.own_bell.ring();
         }
+        // It may have been points: the node's own.
+        commit::soon(core);
         return;
     }
     send(core, true);
