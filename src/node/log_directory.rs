@@ -294,10 +294,7 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
 /// The log may have been elsewhere in the last run.
 fn examine_abandoned(config: &Config) -> Result<(), String> {
     let data = &config.whisper.data_dir;
-    let abandoned = log_marker::abandoned(data, &config.wal.directory).map_err(|error| {
-        format!("data directory {}: read where its log is: {error}", data.display())
-    })?;
-    let Some(path) = abandoned else { return Ok(()) };
+    let Some(path) = log_marker::abandoned(data, &config.wal.directory) else { return Ok(()) };
     let left = LogDirectory::open(&path).and_then(|directory| segments(&directory));
     let found = match left {
         Ok(left) if left.is_empty() => return Ok(()),

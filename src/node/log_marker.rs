@@ -21,20 +21,24 @@ const NAME_UNFINISHED: &str = ".carbyne.log.new";
 
 /// The directory that holds the log of this data directory, if it is still there and another than
 /// the configured one.
-pub(super) fn abandoned(data: &Path, configured: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn abandoned(data: &Path, configured: &Path) -> Option<PathBuf> {
     let note = match fs::read(data.join(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        // Not knowing is no reason to stand still.
+        Err(error) => {
+            log::warn!("read note of the log directory failed file={NAME} error={error}");
+            return None;
+        }
         Ok(note) => note,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
     };
     let Some((inode, path)) = decode(&note) else {
-        log::warn!("the note of the log directory cannot be read file={NAME}");
-        return Ok(None);
+        log::warn!("note of the log directory is damaged file={NAME}");
+        return None;
     };
     let identity = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
     let is_there = identity(&path) == Some(inode);
     let is_configured = fs::canonicalize(configured).is_ok_and(|configured| configured == path);
-    Ok((is_there && !is_configured).then_some(path))
+    (is_there && !is_configured).then_some(path)
 }
 
 /// Notes where the log is, durably.
