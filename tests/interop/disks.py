@@ -20,6 +20,8 @@ from checks import wait_until
 
 FIBMAP, FIGETBSZ = 1, 2
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+# struct loop_info64 and the place of lo_sizelimit in it.
+LOOP_SET_STATUS64, LOOP_GET_STATUS64, LOOP_STATUS_BYTES, LOOP_SIZE_LIMIT_AT = 0x4C04, 0x4C05, 232, 32
 # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN; 2 leaves the journal as it is on the disk.
 SHUTDOWN, WITHOUT_JOURNAL_FLUSH = 0x8004587D, 2
 MAKE = {"ext4": ["mkfs.ext4", "-q", "-F", "-m0"], "xfs": ["mkfs.xfs", "-q", "-f"]}
@@ -127,6 +129,17 @@ class Disk:
 
     def free(self):
         shutil.rmtree(self.path / "ballast")
+
+    def limit(self, length):
+        """What lies behind so many bytes of the device is out of reach: reading and writing fail
+        there. 0: all is there again."""
+        device = os.open(self.device(), os.O_RDWR)
+        try:
+            status = bytearray(fcntl.ioctl(device, LOOP_GET_STATUS64, bytes(LOOP_STATUS_BYTES)))
+            struct.pack_into("=Q", status, LOOP_SIZE_LIMIT_AT, length)
+            fcntl.ioctl(device, LOOP_SET_STATUS64, bytes(status))
+        finally:
+            os.close(device)
 
     def first_block(self, file):
         """Where the file begins on the device, in bytes."""
