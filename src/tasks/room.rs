@@ -49,8 +49,8 @@ fn tell(core: &Core) {
     let (number, gauges) = (shard.id().0, shard.gauges());
     let Some(full) = shard.what_is_full() else { return };
     log::warn!(
-        "full, TCP is not read until there is room shard={number} full=\"{full}\" points={} bytes={} \
-         budget_bytes={} log_files={}",
+        "full, TCP is not read until there is room shard={number} full=\"{full}\" points={} \
+         bytes={} budget_bytes={} log_files={}",
         gauges.waiting + gauges.writing,
         gauges.bytes,
         gauges.budget_bytes,

@@ -92,8 +92,7 @@ pub async fn run(plan: CorePlan) {
     }));
     let is_writing = plan.writer.is_some();
     let writing = (plan.writer, plan.newcomers);
-    let place = (index, plan.processor);
-    let writer = Rc::new(start_writer(place, plan.directory, writing, bell));
+    let writer = start_writer((index, plan.processor), plan.directory, writing, bell);
     // After the start of the threads that are not to inherit it.
     tell_refusal(index, "short time slices", schedule::ask_for_short_slices());
     let exchanging = exchange::start(&core, &writer);
@@ -214,7 +213,7 @@ fn start_writer(
     directory: PathBuf,
     (options, newcomers): (Option<WriterOptions>, Option<Newcomers>),
     bell: Doorbell,
-) -> Writer {
+) -> Rc<Writer> {
     let (to, from_core) = RingBuffer::new(FLUSH_BATCHES);
     let (to_core, from) = RingBuffer::new(FLUSH_BATCHES);
     let options = options.unwrap_or(WriterOptions {
@@ -235,5 +234,5 @@ fn start_writer(
             }
         })
         .unwrap_or_else(|error| crate::fatal::die(crate::fatal::Fatal::Writer, &error.to_string()));
-    Writer::new(to, from, thread.thread().clone())
+    Rc::new(Writer::new(to, from, thread.thread().clone()))
 }
