@@ -70,7 +70,7 @@ fn round(
             let number = u32::try_from(chunk * 50_000 + index).expect("small");
             let value = f64::from(number) * 0.37 + f64::from(round);
             let point = Point { timestamp_s: 1_700_000_000 + round * 60 + number / 20_000, value };
-            log.append(&mut marks[metric], names[metric].as_bytes(), point).expect("room");
+            log.append(&mut marks[metric], || names[metric].as_bytes(), point).expect("room");
             metric = (metric + stride) % METRICS;
         }
         time += cpu() - begun;

@@ -321,10 +321,15 @@ impl Cache {
         self.restore(metric, points_max)
     }
 
-    /// What the log needs to take a point of the metric.
-    pub fn mark_and_name(&mut self, metric: MetricId) -> (&mut Mark, &[u8]) {
+    /// What the log needs to take a point of the metric; it asks for the name once in a
+    /// dictionary.
+    pub fn mark_and_name<'c>(
+        &'c mut self,
+        metric: MetricId,
+    ) -> (&'c mut Mark, impl Fn() -> &'c [u8]) {
         let entry = self.entries.get_mut(metric.0);
-        (&mut entry.mark, self.names.get(entry.name))
+        let (names, at) = (&self.names, entry.name);
+        (&mut entry.mark, move || names.get(at))
     }
 
     /// A waiting point of the metric, there or to come next, is in this segment of the log. True:

@@ -318,8 +318,8 @@ impl Shard {
         let from = carry.begun.map_or(0, done);
         let end = points.partition_point(|point| point.timestamp_s <= last_s);
         let piece_end = end.min(from + self.options.carry_points_max);
-        let (mark, name) = self.cache.mark_and_name(metric);
         for &point in &points[from..piece_end] {
+            let (mark, name) = self.cache.mark_and_name(metric);
             let Ok(segment) = log.carry(mark, name, point) else { return Carried::Stopped };
             let carried_s = point.timestamp_s;
             match &mut carry.begun {

@@ -472,7 +472,7 @@ mod tests {
 
         fn append(&mut self, timestamp_s: u32) -> Point {
             let point = Point { timestamp_s, value: f64::from(timestamp_s) };
-            self.log.append(&mut self.mark, b"a.b.c", point).unwrap();
+            self.log.append(&mut self.mark, || b"a.b.c", point).unwrap();
             point
         }
 

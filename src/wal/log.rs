@@ -296,8 +296,14 @@ impl Log {
     }
 
     /// Adds a received point of the metric that `mark` belongs to. Returns the number of the
-    /// segment to hold as long as the point waits, if no older one is held for the metric.
-    pub fn append(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+    /// segment to hold as long as the point waits, if no older one is held for the metric. The
+    /// metric's name is asked for when the dictionary lacks it.
+    pub fn append<'n>(
+        &mut self,
+        mark: &mut Mark,
+        name: impl FnOnce() -> &'n [u8],
+        point: Point,
+    ) -> Result<u32, Full> {
         let segment = self.put(mark, name, point)?;
         self.points.open.received_count += 1;
         self.counters.received_points += 1;
@@ -308,7 +314,12 @@ impl Log {
     /// of a metric, each timestamp with its latest value only; then what the first returned is to
     /// be held, and what was held released. When it is full before the last one, nothing is lost
     /// or wrong, and the old hold stays; the others may follow in later commits.
-    pub fn carry(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+    pub fn carry<'n>(
+        &mut self,
+        mark: &mut Mark,
+        name: impl FnOnce() -> &'n [u8],
+        point: Point,
+    ) -> Result<u32, Full> {
         if self.segments.is_beyond() {
             return Err(Full);
         }
@@ -318,9 +329,14 @@ impl Log {
         Ok(segment)
     }
 
-    fn put(&mut self, mark: &mut Mark, name: &[u8], point: Point) -> Result<u32, Full> {
+    fn put<'n>(
+        &mut self,
+        mark: &mut Mark,
+        name: impl FnOnce() -> &'n [u8],
+        point: Point,
+    ) -> Result<u32, Full> {
         if mark.epoch != self.epoch {
-            self.name(mark, name)?;
+            self.name(mark, name())?;
         }
         if !self.points.open.put_point(mark.number, point, self.last_record + 1) {
             return Err(Full);

@@ -70,7 +70,7 @@
 //! let point = Point { timestamp_s: 1_700_000_000, value: 1.5 };
 //! // Receivers ask `is_full` before they read; what they have read fits.
 //! assert!(!log.is_full());
-//! let segment = log.append(&mut mark, b"a.b.c", point).expect("there is room");
+//! let segment = log.append(&mut mark, || b"a.b.c", point).expect("there is room");
 //! log.hold(segment); // its chain was empty
 //!
 //! // Once an interval, and again after each commit while there is something: to the log writer.

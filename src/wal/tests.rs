@@ -50,7 +50,7 @@ fn sample(run: u64, commits: u32) -> (Files, Vec<Vec<Found>>) {
         for (metric, mark) in marks.iter_mut().enumerate() {
             let name = format!("run{run}.metric{metric}").into_bytes();
             let point = Point { timestamp_s: 1_700_000_000 + index, value: f64::from(index) / 3.0 };
-            log.append(mark, &name, point).unwrap();
+            log.append(mark, || &name, point).unwrap();
             points.push((name, point.timestamp_s, point.value.to_bits()));
         }
         commit(&mut log, &mut files);
@@ -209,7 +209,7 @@ fn problems_name_their_file() {
 fn what_was_released_and_covered_is_not_held_again() {
     let (mut log, mut files, mut mark) = (log(1), Files::new(), Mark::default());
     for _ in 0..40 {
-        log.append(&mut mark, b"a", Point { timestamp_s: 1, value: 1.0 }).unwrap();
+        log.append(&mut mark, || b"a", Point { timestamp_s: 1, value: 1.0 }).unwrap();
         commit(&mut log, &mut files);
     }
     log.checkpoint_begun();
@@ -337,7 +337,7 @@ fn a_full_log_makes_wait_and_goes_on() {
     let point = Point { timestamp_s: 1, value: 0.1 };
     let mut holds = Vec::new();
     while !log.is_full() {
-        holds.push(log.append(&mut mark, b"a", point).unwrap());
+        holds.push(log.append(&mut mark, || b"a", point).unwrap());
         log.hold(*holds.last().unwrap());
         commit(&mut log, &mut files);
     }
@@ -367,7 +367,7 @@ fn a_full_log_makes_wait_and_goes_on() {
 fn a_failed_checkpoint_retires_nothing_ever() {
     let (mut log, mut files, mut mark) = (log(1), Files::new(), Mark::default());
     for _ in 0..40 {
-        log.append(&mut mark, b"a", Point { timestamp_s: 1, value: 1.0 }).unwrap();
+        log.append(&mut mark, || b"a", Point { timestamp_s: 1, value: 1.0 }).unwrap();
         commit(&mut log, &mut files);
     }
     assert!(log.checkpoint_wanted());
@@ -385,7 +385,7 @@ fn a_log_full_of_names_makes_room_though_nothing_comes() {
     let options = Options { segments_max: 8, ..log(1).options().clone() };
     let (mut log, mut now) = (Log::new(options), Instant::now());
     let point = Point { timestamp_s: 1_700_000_000, value: 1.0 };
-    log.append(&mut Mark::default(), b"a.b", point).unwrap();
+    log.append(&mut Mark::default(), || b"a.b", point).unwrap();
     // The point is written at once; the name takes one file after the other, and they all break.
     for attempt in 0..8 {
         now += Duration::from_secs(10);

@@ -274,7 +274,7 @@ impl Node {
         let entry = shard.entries.entry(key.0).or_default();
         #[allow(clippy::cast_precision_loss, reason = "values are small whole numbers")]
         let point = Point { timestamp_s: key.1, value: value as f64 };
-        let segment = shard.log.append(&mut entry.mark, name, point).expect("it was not full");
+        let segment = shard.log.append(&mut entry.mark, || name, point).expect("it was not full");
         entry.waiting.push((key.1, value));
         if entry.waiting_hold.is_none() {
             shard.log.hold(segment);
@@ -377,7 +377,7 @@ impl Node {
             for (&timestamp_s, &value) in &latest {
                 #[allow(clippy::cast_precision_loss, reason = "values are small whole numbers")]
                 let point = Point { timestamp_s, value: value as f64 };
-                let Ok(segment) = shard.log.carry(&mut entry.mark, &names[metric], point) else {
+                let Ok(segment) = shard.log.carry(&mut entry.mark, || &names[metric], point) else {
                     return;
                 };
                 first.get_or_insert(segment);
