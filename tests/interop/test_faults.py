@@ -129,7 +129,9 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     ends, and the log has everything at the next start."""
     disk = disks()
     # There is no checkpoint before half of the log's 16 files are in use.
-    node = start(data=disk.path / "data", schemas=SCHEMAS, whisper={"flush-interval": "200ms"},
+    # Longer than the others': its oldest points are 25 minutes old when the session begins.
+    node = start(data=disk.path / "data", schemas=[("all", ".*", "1s:2h")],
+                 whisper={"flush-interval": "200ms"},
                  common={"shards": 1}, wal={"checkpoint-interval": "1h", "max-size": "16MiB",
                                             "segment-size": "1MiB", "commit-interval": "2ms"})
     node.allowed_errors = "."
@@ -484,7 +486,7 @@ def test_row_19_slow_log_disk(disks, start):
         wait_until(lambda: node.stat("wal.synced_points") >= received, "not synced", 60)
         commits, seconds = node.stat("wal.commits") - commits, time.monotonic() - begun
     probe.arrived()
-    assert seconds > 3, f"the disk was not slow: {seconds:.1f} s"
+    assert seconds > 1.5, f"the disk was not slow: {seconds:.1f} s"
     assert commits < 30 * seconds, f"commits do not grow: {commits} in {seconds:.1f} s"
     print(f"{len(sent)} points in {seconds:.1f} s and {commits} commits, {behind} behind at first")
     node.assert_memory(64 << 20, "with a slow log")
