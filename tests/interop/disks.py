@@ -204,4 +204,9 @@ def injected(node, calls, outcome, paths=()):
         yield
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(20)
+        try:
+            tracer.wait(5)
+        except subprocess.TimeoutExpired:
+            # It may wait for ever for a thread that has ended with its process.
+            tracer.kill()
+            tracer.wait(20)

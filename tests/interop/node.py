@@ -140,6 +140,15 @@ class Node:
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
+    def runs(self):
+        """Whether it does anything: a process that has ended is alive until it is waited for, and
+        one that is traced until its tracer lets it go."""
+        try:
+            stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        return self.alive() and stat.rsplit(") ", 1)[1][0] != "Z"
+
     def assert_up(self):
         assert self.alive(), (
             f"the node died with status {self.process.poll()}: {self.log()[-2000:]}")

@@ -145,7 +145,7 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     deadline = time.monotonic() + 120
     with contextlib.suppress(OSError), injected(node, "syncfs", "error=EIO"), \
             wire.connect(node.port("line")) as connection:
-        while node.alive():
+        while node.runs():
             assert time.monotonic() < deadline, "goes on although a sync has failed"
             points = round_of(names, next(ages))
             connection.sendall(wire.lines(points))
