@@ -194,15 +194,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-
-    /// splitmix64: a seed repeats a failure.
-    fn noise(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+    use crate::cache::tests::noise;
 
     fn name(number: u64, len: usize) -> Vec<u8> {
         let mut name = format!("{number}.").into_bytes();

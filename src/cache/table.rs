@@ -10,7 +10,7 @@
 //! Sketch: a part grows by a quarter when five eighths of it are taken, so that 50 to 62 % are: an
 //! entry takes 12.8 to 16 bytes. Doubling at three quarters, it would take up to 21. A new entry
 //! pays with four moves of others instead of two. Three quarters taken would save two bytes more,
-//! and cost a received point 1 % of its time in longer searches.
+//! for longer searches.
 
 /// Parts of a table. Growing one moves only its share of the slots, so that no insert stalls the
 /// core for the whole table: at a million metrics it moves 4,000 slots.
@@ -177,15 +177,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-
-    /// splitmix64: a seed repeats a failure.
-    fn noise(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+    use crate::cache::tests::noise;
 
     /// All entries are found, and nothing else, after any inserts and removals. `mask` makes
     /// hashes collide: in their part, in their place, wholly.

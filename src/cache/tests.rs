@@ -6,6 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// splitmix64: a seed repeats a failure.
+pub(super) fn noise(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u8, u32, f64),

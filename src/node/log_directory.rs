@@ -9,7 +9,7 @@ use rtrb::RingBuffer;
 
 use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
-use crate::node::log_marker;
+use crate::node::log_note;
 use crate::node::plan::Sizes;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
@@ -116,7 +116,7 @@ impl NodeLog {
             die(Fatal::Locked, &text)
         });
         let directory = LogDirectory::open(&path).unwrap_or_else(|error| fail(&error));
-        if let Err(error) = log_marker::note(&config.whisper.data_dir, &path) {
+        if let Err(error) = log_note::note(&config.whisper.data_dir, &path) {
             // On a full disk a node must start: it has points to write.
             log::warn!("note of the log directory failed error={error}");
         }
@@ -294,7 +294,7 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
 /// The log may have been elsewhere in the last run.
 fn examine_abandoned(config: &Config) -> Result<(), String> {
     let data = &config.whisper.data_dir;
-    let Some(path) = log_marker::abandoned(data, &config.wal.directory) else { return Ok(()) };
+    let Some(path) = log_note::abandoned(data, &config.wal.directory) else { return Ok(()) };
     let left = LogDirectory::open(&path).and_then(|directory| segments(&directory));
     let found = match left {
         Ok(left) if left.is_empty() => return Ok(()),
@@ -311,30 +311,32 @@ fn examine_abandoned(config: &Config) -> Result<(), String> {
     ))
 }
 
-fn segments(directory: &LogDirectory) -> std::io::Result<Vec<FileName>> {
+fn segments(directory: &LogDirectory) -> std::io::Result<Vec<SegmentId>> {
     let names = directory.names()?;
-    let files = names.iter().filter_map(|name| FileName::parse(name));
-    Ok(files.filter(|file| matches!(file, FileName::Segment(_))).collect())
+    let segment = |name: &String| match FileName::parse(name) {
+        Some(FileName::Segment(id)) => Some(id),
+        _ => None,
+    };
+    Ok(names.iter().filter_map(segment).collect())
 }
 
 /// Says which file has a format that this release does not know, or cannot be asked for it.
-fn unknown_version(directory: &LogDirectory, files: &[FileName]) -> Option<String> {
-    files.iter().find_map(|file| {
-        let FileName::Segment(id) = *file else { return None };
-        let first = match directory.read_first(&file.to_string(), BLOCK_BYTES) {
+fn unknown_version(directory: &LogDirectory, segments: &[SegmentId]) -> Option<String> {
+    segments.iter().find_map(|&id| {
+        let first = match directory.read_first(&id.to_string(), BLOCK_BYTES) {
             Ok(first) => first,
             // Of a node that is taken over, which goes on giving up segments.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
                 return Some(format!(
-                    "read log segment {file}: {error}; make it readable, or move it away and lose \
+                    "read log segment {id}: {error}; make it readable, or move it away and lose \
                      what is in it"
                 ));
             }
         };
         match SegmentHeader::decode(&first, id) {
             Err(HeaderError::Version(version)) => Some(format!(
-                "{file} has format version {version}, which this release does not know: drain the \
+                "{id} has format version {version}, which this release does not know: drain the \
                  node with the release that wrote it, or move the directory away and lose what is \
                  in it"
             )),

@@ -5,7 +5,7 @@ mod announce;
 mod drain;
 mod listen;
 mod log_directory;
-mod log_marker;
+mod log_note;
 mod plan;
 mod rules;
 mod stop;

@@ -47,8 +47,7 @@ const PAGE_BYTES: u64 = 4_096;
 const PREFETCH_MAX: usize = 8 * FLUSH_BATCH;
 
 /// Files written before the core's loop, on the same processor, may run: some 150 us. Linux would
-/// take the processor away at its next tick only, after up to 4 ms. A turn that nobody wants costs
-/// 0.3 us.
+/// take the processor away at its next tick only, after up to 4 ms.
 const FILES_IN_A_ROW: usize = 16;
 
 /// How the writer treats files.

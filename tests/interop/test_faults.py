@@ -128,8 +128,8 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     """A sync that fails says nothing of what it has lost, and the next one would succeed: the node
     ends, and the log has everything at the next start."""
     disk = disks()
+    # Files longer than the others': the oldest points are 25 minutes old when the session begins.
     # There is no checkpoint before half of the log's 16 files are in use.
-    # Longer than the others': its oldest points are 25 minutes old when the session begins.
     node = start(data=disk.path / "data", schemas=[("all", ".*", "1s:2h")],
                  whisper={"flush-interval": "200ms"},
                  common={"shards": 1}, wal={"checkpoint-interval": "1h", "max-size": "16MiB",
