@@ -305,6 +305,7 @@ impl Points {
     }
 
     /// Adds a point that is newer than all others of a chain in order.
+    #[inline]
     fn append_next(&mut self, chain: &mut Chain, point: Point) {
         let delta_s = point.timestamp_s - chain.newest_s;
         chain.newest_s = point.timestamp_s;
@@ -326,6 +327,7 @@ impl Points {
     }
 
     /// Adds the point's record to the tail, or begins a new block with the point.
+    #[inline]
     fn append(&mut self, chain: &mut Chain, record: Record, point: Point) {
         let block = self.blocks.get_mut(chain.tail);
         let used = usize::from(block.used);

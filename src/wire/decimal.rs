@@ -55,16 +55,44 @@ fn without_point(text: u64) -> Option<(u64, usize, usize)> {
     Some((digits, 7 - at_bits as usize / 8, 1))
 }
 
-/// Seconds in ten digits, the form of every timestamp of our time.
-pub(crate) fn ten_digits(text: &[u8]) -> Option<u64> {
-    let (first, last) = text.split_first_chunk::<WORD>()?;
-    let [tens, ones] = *last else { return None };
-    let first = u64::from_le_bytes(*first);
-    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+/// Reads numbers of ten digits, the form of every timestamp of our time, and knows the last one
+/// again.
+#[derive(Debug, Clone)]
+pub(crate) struct TenDigits {
+    /// The last number's first eight bytes, its last two, and what it is.
+    first: u64,
+    last: u16,
+    number: f64,
+}
+
+impl Default for TenDigits {
+    fn default() -> TenDigits {
+        TenDigits { first: ZEROS, last: u16::from_le_bytes([b'0'; 2]), number: 0.0 }
+    }
+}
+
+impl TenDigits {
+    /// The number, or `None` for any other text.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, text: &[u8]) -> Option<f64> {
+        let (first, last) = text.split_first_chunk::<WORD>()?;
+        let last: &[u8; 2] = last.try_into().ok()?;
+        let (first, last) = (u64::from_le_bytes(*first), u16::from_le_bytes(*last));
+        if (first, last) != (self.first, self.last) {
+            let number = ten_digits(first, last)?;
+            *self = TenDigits { first, last, number };
+        }
+        Some(self.number)
+    }
+}
+
+fn ten_digits(first: u64, last: u16) -> Option<f64> {
+    let [tens, ones] = last.to_le_bytes().map(|byte| byte.wrapping_sub(b'0'));
     if !are_digits(first) || tens > 9 || ones > 9 {
         return None;
     }
-    Some(eight_digits(first) * 100 + u64::from(tens) * 10 + u64::from(ones))
+    let number = eight_digits(first) * 100 + u64::from(tens) * 10 + u64::from(ones);
+    Some(number as f64)
 }
 
 /// Whether all bytes are digits: their upper half is 3, also when 6 is added.
@@ -150,11 +178,19 @@ mod tests {
 
     #[test]
     fn timestamps() {
-        assert_eq!(ten_digits(b"1700000000"), Some(1_700_000_000));
-        assert_eq!(ten_digits(b"0000000000"), Some(0));
-        assert_eq!(ten_digits(b"9999999999"), Some(9_999_999_999));
-        for text in ["", "170000000", "17000000000", "170000000x", "17000/0000", "1700000:00"] {
-            assert_eq!(ten_digits(text.as_bytes()), None, "{text}");
+        let texts = ["1700000000", "1700000001", "1700000100", "9999999999", "0000000000"];
+        let others = ["", "170000000", "17000000000", "170000000x", "17000/0000", "1700000:00"];
+        let mut reader = TenDigits::default();
+        assert_eq!(reader.read(b"0000000000"), Some(0.0), "what it begins with");
+        // Each behind every other one, itself included: none is taken for the one before.
+        for before in texts.iter().chain(&others) {
+            for text in texts.iter().chain(&others) {
+                let mut reader = TenDigits::default();
+                for (text, is_number) in [before, text].map(|text| (text, texts.contains(text))) {
+                    let want = is_number.then(|| text.parse().unwrap());
+                    assert_eq!(reader.read(text.as_bytes()), want, "{text} behind {before}");
+                }
+            }
         }
     }
 }

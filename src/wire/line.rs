@@ -14,7 +14,7 @@ use std::fmt;
 use crate::limits::LINE_BYTES_MAX;
 use crate::metric::point::Received;
 use crate::wire::blanks::Blanks;
-use crate::wire::decimal::{short_decimal, ten_digits};
+use crate::wire::decimal::{TenDigits, short_decimal};
 use crate::wire::number::parse_python_float;
 
 /// Earliest timestamp that an unterminated last line of a datagram may carry.
@@ -81,12 +81,19 @@ pub struct Lines<'a> {
     buffer: &'a [u8],
     blanks: Blanks<'a>,
     consumed_bytes: usize,
+    /// The lines of one sender at one time have the same timestamp.
+    timestamps: TenDigits,
 }
 
 impl<'a> Lines<'a> {
     /// The lines of `buffer`, which begins at the start of a line.
     pub fn new(buffer: &'a [u8]) -> Lines<'a> {
-        Lines { buffer, blanks: Blanks::new(buffer), consumed_bytes: 0 }
+        Lines {
+            buffer,
+            blanks: Blanks::new(buffer),
+            consumed_bytes: 0,
+            timestamps: TenDigits::default(),
+        }
     }
 
     /// Bytes of the lines yielded so far, with their ends.
@@ -134,11 +141,13 @@ impl<'a> Iterator for Lines<'a> {
         }
         self.consumed_bytes = timestamp_end + end_bytes;
         let name = &self.buffer[start..name_end];
-        let value = short_decimal(self.buffer, name_end + 1, value_end)
-            .or_else(|| parse_python_float(&self.buffer[name_end + 1..value_end]));
+        let value = match short_decimal(self.buffer, name_end + 1, value_end) {
+            Some(value) => Some(value),
+            None => parse_python_float(&self.buffer[name_end + 1..value_end]),
+        };
         let timestamp = &self.buffer[value_end + 1..timestamp_end];
-        let timestamp = match ten_digits(timestamp) {
-            Some(timestamp) => Some(timestamp as f64),
+        let timestamp = match self.timestamps.read(timestamp) {
+            Some(timestamp) => Some(timestamp),
             None => parse_python_float(timestamp),
         };
         Some(match (value, timestamp) {
