@@ -15,6 +15,7 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use wide::u8x16;
 
 use crate::limits::{COMPONENT_BYTES_MAX, NAME_BYTES_MAX, NAME_DEPTH_MAX};
 use crate::metric::tag::{self, Form};
@@ -164,8 +165,7 @@ const PATH_BYTES_MAX: usize = 4_095;
 const _: () = assert!(COMPONENT_BYTES_MAX + FILE_SUFFIX.len() <= FILE_NAME_BYTES_MAX);
 const _: () = assert!(NAME_BYTES_MAX + FILE_SUFFIX.len() <= PATH_BYTES_MAX);
 
-/// Bytes that are looked at together. Sixteen is the SSE2 register that every x86-64 has, so the
-/// compiler turns [`is_odd_chunk`] into a dozen vector instructions.
+/// Bytes that are looked at together: the SSE2 register that every x86-64 has.
 const CHUNK_BYTES: usize = 16;
 
 /// A name of at most this many bytes without empty components cannot be deeper than
@@ -213,11 +213,12 @@ fn is_plain(raw: &[u8]) -> bool {
 
 /// Whether a byte of the chunk needs the slow path; `next` are the bytes one further on.
 fn is_odd_chunk(bytes: &[u8; CHUNK_BYTES], next: &[u8; CHUNK_BYTES]) -> bool {
-    let mut odd = false;
-    for (&byte, &next) in bytes.iter().zip(next) {
-        odd |= is_odd_byte(byte) | ((byte == b'.') & (next == b'.'));
-    }
-    odd
+    let all = |byte: u8| u8x16::splat(byte);
+    let (bytes, next) = (u8x16::new(*bytes), u8x16::new(*next));
+    let is_printable = bytes.max(all(b' ')).min(all(b'~')).simd_eq(bytes);
+    let is_double_dot = bytes.simd_eq(all(b'.')) & next.simd_eq(all(b'.'));
+    let is_moved = bytes.simd_eq(all(b'/')) | bytes.simd_eq(all(b';'));
+    (is_moved | is_double_dot | !is_printable).to_bitmask() != 0
 }
 
 /// Whether the byte alone sends a name to the slow path: not printable ASCII, `/` or `;`.
