@@ -275,13 +275,18 @@ fn take_questions(core: &Core) -> bool {
     let count = core.peers.borrow().len();
     for number in 0..count {
         loop {
-            let question = match &mut core.peers.borrow_mut()[number] {
-                Some(peer) => peer.ask_rx.pop(),
+            let (question, batches) = match &mut core.peers.borrow_mut()[number] {
+                Some(peer) => (peer.ask_rx.pop(), peer.data_rx.slots()),
                 None => break,
             };
             let Ok(question) = question else { break };
-            // The asker sent its points first; they belong into the answer.
-            while take_batch(core) {}
+            // The asker sent its points first; they belong into the answer. What comes after them
+            // can wait: it may be without end.
+            for _ in 0..batches {
+                if !take_batch(core) {
+                    break;
+                }
+            }
             let asker = ShardId(u16::try_from(number).expect("shards are numbered in 16 bits"));
             if let Some(errand) = answer_here(core, Some(asker), question) {
                 core.errands.borrow_mut().push_back(errand);
