@@ -52,7 +52,11 @@ struct World {
 
 impl World {
     fn new(way: Way) -> World {
-        let label = format!("carbyne-writer-{}-{way:?}", std::process::id());
+        World::in_directory("bytes", way)
+    }
+
+    fn in_directory(label: &str, way: Way) -> World {
+        let label = format!("carbyne-writer-{}-{label}-{way:?}", std::process::id());
         let directory = std::env::temp_dir().join(label);
         fs::create_dir_all(&directory).unwrap();
         let options =
@@ -159,4 +163,40 @@ fn plain_calls_leave_whispers_bytes() {
 #[test]
 fn the_ring_leaves_whispers_bytes() {
     check(Way::Ring);
+}
+
+/// A batch of two new files in two directories.
+fn create(world: &mut World, number: usize) -> [PathBuf; 2] {
+    let names = ["one", "two"].map(|name| format!("new/{name}/{number}.wsp"));
+    let mut jobs = names.each_ref().map(|name| {
+        let mut job = FlushJob::empty();
+        job.path = format!("{name}\0").into_bytes();
+        // As many as the finest archive holds, which is more than a page.
+        job.points = (0..360).map(|n| Point { timestamp_s: NOW_S - n * 10, value: 1.0 }).collect();
+        job.create = Some(spec(&SHAPE));
+        job.now_s = NOW_S;
+        job
+    });
+    let points = jobs[0].points.clone();
+    world.writer.write_by(world.way, &mut jobs).unwrap();
+    let mut model = File::create(&SHAPE, 0.2, Aggregation::Sum);
+    model.update_many(&mut Update::new(), &points, NOW_S);
+    for (job, name) in jobs.iter().zip(&names) {
+        assert!(matches!(job.outcome, Outcome::Written { created: true, .. }), "{:?}", job.outcome);
+        assert!(fs::read(world.directory.join(name)).unwrap() == model.bytes, "{name}");
+    }
+    names.map(|name| world.directory.join(name))
+}
+
+/// Whatever became of its last directory, the next batch makes its files where their names say.
+#[test]
+fn each_batch_looks_for_its_directories_anew() {
+    for way in [Way::Plain, Way::Ring] {
+        let mut world = World::in_directory("directories", way);
+        let files = create(&mut world, 1);
+        fs::rename(files[1].parent().unwrap(), world.directory.join("elsewhere")).unwrap();
+        create(&mut world, 2);
+        fs::remove_dir_all(world.directory.join("new")).unwrap();
+        create(&mut world, 3);
+    }
 }

@@ -3,7 +3,7 @@
 //! Every path is relative to the data directory and resolved with `openat2`, so that no name and
 //! no symbolic link (unless the operator allows links) leads out of it. A new file appears under
 //! its name complete or not at all: it is made without a name (`O_TMPFILE`) and linked when its
-//! header and length are there.
+//! length and what is written first are there.
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, TryLockError};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use io_uring::types::OpenHow;
 
 use crate::sys::file_systems::Newcomers;
+use crate::sys::kept_directory::KeptDirectory;
 
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -53,6 +54,7 @@ pub struct Tree {
     resolve: u64,
     how: OpenHow,
     how_to_foreign: OpenHow,
+    how_beside: OpenHow,
     newcomers: Option<Newcomers>,
 }
 
@@ -67,7 +69,8 @@ impl Tree {
         // update.
         let quiet = how(flags | libc::O_NOATIME, 0, resolve);
         let how_to_foreign = how(flags, 0, resolve);
-        Ok(Tree { root, resolve, how: quiet, how_to_foreign, newcomers: None })
+        let how_beside = how(flags | libc::O_NOATIME | libc::O_NOFOLLOW, 0, 0);
+        Ok(Tree { root, resolve, how: quiet, how_to_foreign, how_beside, newcomers: None })
     }
 
     /// Tells of each file system that it makes something on from now on, before that.
@@ -81,7 +84,7 @@ impl Tree {
         let Some(newcomers) = &self.newcomers else { return Ok(()) };
         newcomers.meet(device, || {
             let (parent, _) = split(path);
-            let place = PathBuf::from(String::from_utf8_lossy(parent).into_owned());
+            let place = place_of(parent);
             let parent = if parent.is_empty() { c".".to_owned() } else { c_path(parent) };
             // Rather the directory, since an open file keeps its space when it is deleted; but the
             // file's name may be a link to elsewhere.
@@ -99,10 +102,8 @@ impl Tree {
 
     fn meet_directory(&self, directory: &OwnedFd, path: &[u8]) -> io::Result<()> {
         let Some(newcomers) = &self.newcomers else { return Ok(()) };
-        let file = File::from(directory.try_clone()?);
-        let device = identify(&file)?.device;
-        let place = || PathBuf::from(String::from_utf8_lossy(path).into_owned());
-        newcomers.meet(device, || Ok((file, place())))
+        let device = identify(directory)?.device;
+        newcomers.meet(device, || Ok((File::from(directory.try_clone()?), place_of(path))))
     }
 
     /// The directory that paths start from.
@@ -128,31 +129,65 @@ impl Tree {
         opened.map(File::from)
     }
 
-    /// Creates a file of `bytes` bytes that begins with `header` and is zero elsewhere, with its
-    /// directories. Fails with `AlreadyExists` if the name is taken; never leaves a part of it.
+    /// Keeps a file's directory open for [`Tree::open_beside`].
+    pub fn keep_parent(&self, kept: &mut KeptDirectory, path: &CStr) {
+        let (parent, _) = split(path);
+        let how = how(libc::O_PATH | libc::O_DIRECTORY, 0, self.resolve);
+        // What hinders it shows when the file is opened by its path.
+        if let Ok(descriptor) = self.open_at(&c_path(parent), &how) {
+            kept.keep(parent, descriptor);
+        }
+    }
+
+    /// As [`Tree::open_file`], and does not go the whole path if the file's directory is kept.
+    pub fn open_beside(&self, kept: &KeptDirectory, path: &CStr) -> io::Result<File> {
+        if let Some((parent, name)) = kept.split(path)
+            && let Ok(file) = open_raw(parent.as_raw_fd(), name, &self.how_beside)
+        {
+            return Ok(File::from(file));
+        }
+        // A link perhaps, or another user's file, or there is none: the path decides.
+        self.open_file(path)
+    }
+
+    /// Creates a file of `bytes` bytes, zero but for what `write` writes, with its directories; its
+    /// file system is told of before. Fails with `AlreadyExists` if the name is taken; never leaves
+    /// a part of it. The parent is kept open in `kept` for the next file.
     pub fn create_file(
         &self,
+        kept: &mut KeptDirectory,
         path: &CStr,
-        header: &[u8],
         bytes: u64,
         layout: Layout,
-    ) -> io::Result<File> {
-        let (parent, name) = split(path);
-        let parent = self.open_directory(parent)?;
-        let dot = c".";
-        let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
-        match open_raw(parent.as_raw_fd(), dot, &how(flags, 0o644, 0)) {
-            Ok(fd) => {
-                let file = File::from(fd);
-                fill(&file, header, bytes, layout)?;
-                link_nameless(&file, &parent, &name)?;
-                Ok(file)
+        write: impl Fn(&File) -> io::Result<()>,
+    ) -> io::Result<(File, FileIdentity)> {
+        let (parent_path, name) = split(path);
+        let fill = |file: &File| {
+            // Before the writes, since the first one after a look at the times must change them.
+            let identity = identify(file)?;
+            self.meet_new(file, identity.device, parent_path)?;
+            match layout {
+                Layout::Sparse => file.set_len(bytes)?,
+                Layout::Reserved => reserve(file, bytes)?,
             }
-            Err(error) if lacks_tmpfile(&error) => {
-                create_and_rename(&parent, &name, header, bytes, layout)
+            write(file)?;
+            Ok(FileIdentity { bytes, ..identity })
+        };
+        if let Some(parent) = kept.get(parent_path) {
+            match create_in(parent, name, fill) {
+                Err(error) if may_be_removed(&error) => {}
+                result => return result,
             }
-            Err(error) => Err(error),
         }
+        let parent = kept.keep(parent_path, self.open_directory(parent_path)?);
+        create_in(parent, name, fill)
+    }
+
+    /// Tells of the file system of a file that has no name yet. It is its directory's, which was
+    /// told of, unless several are laid over each other.
+    fn meet_new(&self, file: &File, device: u64, parent_path: &[u8]) -> io::Result<()> {
+        let Some(newcomers) = &self.newcomers else { return Ok(()) };
+        newcomers.meet(device, || Ok((file.try_clone()?, place_of(parent_path))))
     }
 
     /// Gives a file a new name, making its directory; `Ok(false)` when there is none under the old
@@ -165,7 +200,7 @@ impl Tree {
         let (old_parent, old_name) = split(from);
         let (new_parent, new_name) = split(to);
         let (old, new) = (self.open_directory(old_parent)?, self.open_directory(new_parent)?);
-        match rename_new(&old, &old_name, &new, &new_name) {
+        match rename_new(&old, old_name, &new, new_name) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -183,7 +218,7 @@ impl Tree {
             let stem = String::from_utf8_lossy(stem);
             let label = format!("{}.damaged-{now_s}{suffix}", stem.trim_end_matches('\u{fffd}'));
             let aside = CString::new(label).expect("a file name holds no NUL");
-            match rename_new(&parent, &name, &parent, &aside) {
+            match rename_new(&parent, name, &parent, &aside) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
@@ -224,7 +259,7 @@ impl Tree {
 }
 
 /// What the open file is.
-pub fn identify(file: &File) -> io::Result<FileIdentity> {
+pub fn identify(file: &impl AsRawFd) -> io::Result<FileIdentity> {
     // Not `File::metadata`, which asks for more, by `statx`: this is done for every update.
     // SAFETY: an all-zero stat is a valid one.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
@@ -313,20 +348,35 @@ fn open_raw(directory: RawFd, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd>
 }
 
 /// Splits a relative path into its directory (may be empty) and its last component.
-fn split(path: &CStr) -> (&[u8], CString) {
-    let bytes = path.to_bytes();
-    match bytes.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => (&bytes[..at], c_path(&bytes[at + 1..])),
-        None => (&bytes[..0], c_path(bytes)),
-    }
+fn split(path: &CStr) -> (&[u8], &CStr) {
+    let bytes = path.to_bytes_with_nul();
+    let cut = memchr::memrchr(b'/', bytes);
+    let (parent, name) = cut.map_or((&bytes[..0], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+    (parent, CStr::from_bytes_with_nul(name).expect("a path ends in its only NUL"))
 }
 
-fn fill(file: &File, header: &[u8], bytes: u64, layout: Layout) -> io::Result<()> {
-    match layout {
-        Layout::Sparse => file.set_len(bytes)?,
-        Layout::Reserved => reserve(file, bytes)?,
+/// A directory's path for whoever reads of its file system.
+fn place_of(path: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(path).into_owned())
+}
+
+/// Makes a file that appears when `fill` has given it all it is to have.
+fn create_in(
+    parent: &OwnedFd,
+    name: &CStr,
+    fill: impl Fn(&File) -> io::Result<FileIdentity>,
+) -> io::Result<(File, FileIdentity)> {
+    let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
+    match open_raw(parent.as_raw_fd(), c".", &how(flags, 0o644, 0)) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            let identity = fill(&file)?;
+            link_nameless(&file, parent, name)?;
+            Ok((file, identity))
+        }
+        Err(error) if lacks_tmpfile(&error) => create_and_rename(parent, name, fill),
+        Err(error) => Err(error),
     }
-    file.write_all_at(header, 0)
 }
 
 /// Gives a file this length with blocks of its own, or only the length where that is not possible.
@@ -346,6 +396,11 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 
 fn lacks_tmpfile(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
+}
+
+/// What making a file in a directory that was removed fails with, on ext4 the latter.
+fn may_be_removed(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM))
 }
 
 fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
@@ -385,10 +440,8 @@ fn link_through_proc(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<(
 fn create_and_rename(
     parent: &OwnedFd,
     name: &CStr,
-    header: &[u8],
-    bytes: u64,
-    layout: Layout,
-) -> io::Result<File> {
+    fill: impl Fn(&File) -> io::Result<FileIdentity>,
+) -> io::Result<(File, FileIdentity)> {
     // Several writers may be at work in one directory.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -396,12 +449,14 @@ fn create_and_rename(
     let temporary = CString::new(label).expect("a number holds no NUL");
     let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
     let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
-    let result = fill(&file, header, bytes, layout)
-        .and_then(|()| rename_new(parent, &temporary, parent, name));
+    let result = fill(&file).and_then(|identity| {
+        rename_new(parent, &temporary, parent, name)?;
+        Ok(identity)
+    });
     if result.is_err() {
         remove(parent, &temporary);
     }
-    result.map(|()| file)
+    result.map(|identity| (file, identity))
 }
 
 /// Renames; fails with `AlreadyExists` if the new name is taken.
@@ -593,13 +648,25 @@ mod tests {
         (directory, tree)
     }
 
+    fn create(
+        tree: &Tree,
+        path: &CStr,
+        head: &[u8],
+        bytes: u64,
+        layout: Layout,
+    ) -> io::Result<File> {
+        let mut kept = KeptDirectory::default();
+        let write = |file: &File| file.write_all_at(head, 0);
+        tree.create_file(&mut kept, path, bytes, layout, write).map(|(file, _)| file)
+    }
+
     #[test]
     fn creates_whole_files_and_refuses_taken_names_and_ways_out() {
         let (directory, tree) = tree();
         for layout in [Layout::Reserved, Layout::Sparse] {
             let path = c_path(format!("a/b/{layout:?}.wsp").as_bytes());
-            tree.create_file(&path, b"header", 4_096, layout).unwrap();
-            let again = tree.create_file(&path, b"other", 10, layout).unwrap_err();
+            create(&tree, &path, b"header", 4_096, layout).unwrap();
+            let again = create(&tree, &path, b"other", 10, layout).unwrap_err();
             assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
             let file = tree.open_file(&path).unwrap();
             assert_eq!(identify(&file).unwrap().bytes, 4_096);
@@ -607,17 +674,22 @@ mod tests {
             assert!(std::fs::read(directory.join(aside)).unwrap().starts_with(b"header"));
             assert_eq!(tree.open_file(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
+        let broken = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let mut kept = KeptDirectory::default();
+        tree.create_file(&mut kept, c"a/b/x.wsp", 10, Layout::Sparse, broken).unwrap_err();
+        assert_eq!(std::fs::read_dir(directory.join("a/b")).unwrap().count(), 2);
         std::os::unix::fs::symlink("/tmp", directory.join("out")).unwrap();
-        assert!(tree.create_file(&c_path(b"out/x.wsp"), b"h", 10, Layout::Sparse).is_err());
+        assert!(create(&tree, c"out/x.wsp", b"h", 10, Layout::Sparse).is_err());
         assert!(tree.open_file(&c_path(b"../x.wsp")).is_err());
-        let file = create_and_rename(
-            &tree.open_directory(b"a").unwrap(),
-            c"named.wsp",
-            b"header",
-            20,
-            Layout::Reserved,
-        );
-        assert_eq!(identify(&file.unwrap()).unwrap().bytes, 20);
+        let fill = |file: &File| {
+            file.write_all_at(b"twenty bytes in all.", 0)?;
+            identify(file)
+        };
+        let parent = tree.open_directory(b"a").unwrap();
+        let (file, identity) = create_and_rename(&parent, c"named.wsp", fill).unwrap();
+        assert_eq!((identity.bytes, identify(&file).unwrap()), (20, identity));
+        let broken = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(create_and_rename(&parent, c"broken.wsp", broken).is_err());
         assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);
         std::fs::remove_dir_all(directory).unwrap();
     }
@@ -643,9 +715,9 @@ mod tests {
             all.sync().unwrap();
             all.devices()
         };
-        let create = |path: &'static [u8]| {
+        let make = |path: &'static [u8]| {
             move |tree: &Tree| {
-                drop(tree.create_file(&c_path(path), b"h", 10, Layout::Sparse).unwrap());
+                drop(create(tree, &c_path(path), b"h", 10, Layout::Sparse).unwrap());
             }
         };
         let meet = |path: &'static [u8]| {
@@ -655,12 +727,24 @@ mod tests {
             }
         };
         let (home, both) = (vec![device(&directory)], vec![device(&directory), device(place)]);
-        assert_eq!(told(&create(b"in/b.wsp")), home);
+        assert_eq!(told(&make(b"in/b.wsp")), home);
         assert_eq!(told(&meet(b"in/b.wsp")), home);
-        assert_eq!(told(&create(b"out/c.wsp")), both);
-        assert_eq!(told(&create(b"out/new/d.wsp")), both);
+        assert_eq!(told(&make(b"out/c.wsp")), both);
+        assert_eq!(told(&make(b"out/new/d.wsp")), both);
         assert_eq!(told(&meet(b"out/c.wsp")), both);
         assert_eq!(told(&meet(b"a.wsp")), both);
+        // Of the new file's own, whatever its directory's is.
+        let beside = |tree: &Tree| {
+            let mut kept = KeptDirectory::default();
+            kept.keep(b"kept", File::open(place).unwrap().into());
+            let write = |_: &File| Ok(());
+            tree.create_file(&mut kept, c"kept/e.wsp", 10, Layout::Sparse, write).map(drop)
+        };
+        assert_eq!(told(&|tree| beside(tree).unwrap()), both);
+        std::fs::remove_file(place.join("e.wsp")).unwrap();
+        let (_, newcomers) = file_systems(&directory).unwrap();
+        let untold = Tree::open(&directory, true).unwrap().telling(Some(newcomers));
+        assert!(beside(&untold).is_err() && !place.join("e.wsp").exists());
         std::fs::remove_dir_all(directory).unwrap();
         std::fs::remove_dir_all(place).unwrap();
     }
@@ -669,12 +753,12 @@ mod tests {
     fn a_file_that_lost_its_name_cannot_be_locked() {
         let (directory, tree) = tree();
         let path = c_path(b"a.wsp");
-        let create = || tree.create_file(&path, b"h", 10, Layout::Sparse).unwrap();
-        let (first, other) = (create(), tree.open_file(&path).unwrap());
+        let make = || create(&tree, &path, b"h", 10, Layout::Sparse).unwrap();
+        let (first, other) = (make(), tree.open_file(&path).unwrap());
         assert!(try_lock(&first).unwrap());
         assert!(!try_lock(&other).unwrap(), "somebody holds it");
         std::fs::remove_file(directory.join("a.wsp")).unwrap();
-        create();
+        make();
         drop(first);
         assert!(!try_lock(&other).unwrap(), "it was replaced");
         assert!(try_lock(&tree.open_file(&path).unwrap()).unwrap());

@@ -13,6 +13,7 @@ pub mod executor;
 pub mod file_systems;
 pub mod files;
 pub mod heap;
+pub mod kept_directory;
 pub mod local_time;
 pub mod log_files;
 pub mod mesh;

@@ -7,6 +7,10 @@
 //! read, the pages that the writes will change included, and then the writes find their pages in
 //! memory. [`Pace`] says which.
 //!
+//! Files of one directory mostly follow each other, new ones in the order of their arrival and
+//! others in the order of inode numbers. So the directory is opened once for those of a batch, and
+//! each from there. A new file is given its points before it is given its name.
+//!
 //! The memory of a file's geometry is compared with its inode and length each time, by one `fstat`
 //! (a twentieth of an update): a file replaced behind our back must not be written by the old
 //! one's geometry. A file's trouble is its own outcome; the others of the batch go on.
@@ -32,6 +36,7 @@ use crate::sys::file_systems::Newcomers;
 use crate::sys::files::{
     Layout, Tree, adopt, expect_scattered_reads, identify, times_waited, try_lock,
 };
+use crate::sys::kept_directory::KeptDirectory;
 use crate::sys::ring::{FileOp, FileRing};
 use crate::tasks::pace::Pace;
 pub use crate::tasks::pace::Way;
@@ -49,6 +54,9 @@ const PREFETCH_MAX: usize = 8 * FLUSH_BATCH;
 /// Files written before the core's loop, on the same processor, may run: some 150 us. Linux would
 /// take the processor away at its next tick only, after up to 4 ms.
 const FILES_IN_A_ROW: usize = 16;
+
+/// Files in a row of a directory from which on it pays to open that first and each from there.
+const FILES_IN_A_DIRECTORY: usize = 3;
 
 /// How the writer treats files.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +142,10 @@ pub fn run(
 /// What the writer's thread works with.
 pub struct FileWriter {
     tree: Tree,
+    /// Where the batch's last new file was made.
+    made_in: KeptDirectory,
+    /// Where the batch's last files in a row were opened.
+    opened_in: KeptDirectory,
     ring: FileRing,
     options: WriterOptions,
     pace: Pace,
@@ -230,6 +242,8 @@ impl FileWriter {
     ) -> io::Result<FileWriter> {
         Ok(FileWriter {
             tree: Tree::open(directory, options.follow_symlinks)?.telling(newcomers),
+            made_in: KeptDirectory::default(),
+            opened_in: KeptDirectory::default(),
             ring: FileRing::new()?,
             options,
             pace: Pace::new(),
@@ -259,22 +273,32 @@ impl FileWriter {
         while self.desks.len() < desk_count {
             self.desks.push(Desk::new());
         }
-        match way {
-            Way::Plain => self.write_plainly(jobs),
-            Way::Ring => self.write_through_ring(jobs)?,
-        }
-        Ok(())
+        let result = match way {
+            Way::Plain => {
+                self.write_plainly(jobs);
+                Ok(())
+            }
+            Way::Ring => self.write_through_ring(jobs),
+        };
+        self.made_in.forget();
+        self.opened_in.forget();
+        result
     }
 
     /// File after file at one desk, whose buffers stay in the processor's nearest cache.
     fn write_plainly(&mut self, jobs: &mut [FlushJob]) {
-        let FileWriter { tree, options, desks, .. } = self;
+        let FileWriter { tree, made_in, opened_in, options, desks, .. } = self;
         let Some(desk) = desks.first_mut() else { return };
-        for (number, job) in jobs.iter_mut().enumerate() {
+        for number in 0..jobs.len() {
             give_way(number);
-            create(tree, *options, job, desk);
+            let (job, later) = jobs[number..].split_first_mut().expect("there is this one");
+            create(tree, made_in, *options, job, desk);
             if must_open(job, desk) {
-                take_opened(job, desk, tree.open_file(path_of(&job.path)));
+                let path = path_of(&job.path);
+                if !opened_in.holds(path) && is_row(&job.path, later) {
+                    tree.keep_parent(opened_in, path);
+                }
+                take_opened(job, desk, tree.open_beside(opened_in, path));
             }
             look_at(tree, *options, job, desk);
             if must_read_header(job, desk) {
@@ -295,7 +319,7 @@ impl FileWriter {
     /// All files together, stage by stage.
     fn write_through_ring(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
         for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            create(&self.tree, self.options, job, desk);
+            create(&self.tree, &mut self.made_in, self.options, job, desk);
         }
         self.open(jobs)?;
         for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
@@ -412,9 +436,15 @@ impl FileWriter {
     }
 }
 
-/// Creates the job's file if it is a new one. One whose name is taken meanwhile is opened as an
-/// existing one.
-fn create(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
+/// Creates the job's file, with its points, if it is a new one. One whose name is taken meanwhile
+/// is opened as an existing one.
+fn create(
+    tree: &Tree,
+    kept: &mut KeptDirectory,
+    options: WriterOptions,
+    job: &mut FlushJob,
+    desk: &mut Desk,
+) {
     desk.clear();
     let Some(spec) = &job.create else { return };
     let path = path_of(&job.path);
@@ -429,11 +459,21 @@ fn create(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut De
         }
     }
     let header = Header::new(spec).expect("the schema's archives were checked");
+    desk.update.begin_many(&header, &Bases::EMPTY, &job.points, job.now_s);
+    assert!(desk.update.step() != Step::Read, "nothing is read of empty archives");
     desk.header_bytes.clear();
     header.encode(&mut desk.header_bytes);
-    let bytes = header.file_bytes();
-    match tree.create_file(path, &desk.header_bytes, bytes, options.layout) {
-        Ok(file) => {
+    let rest = join_first(&desk.update, &mut desk.header_bytes);
+    let (_, arena) = desk.update.writes();
+    let write = |file: &File| {
+        file.write_all_at(&desk.header_bytes, 0)?;
+        rest.iter().try_for_each(|transfer| {
+            file.write_all_at(&arena[transfer.start..][..transfer.len], transfer.offset)
+        })
+    };
+    match tree.create_file(kept, path, header.file_bytes(), options.layout, write) {
+        Ok((file, identity)) => {
+            (desk.inode, desk.file_bytes) = (identity.inode, identity.bytes);
             desk.file = Some(file);
             desk.header = Some(header);
             desk.created = true;
@@ -441,6 +481,31 @@ fn create(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut De
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => job.outcome = failure("create series file", &error),
     }
+}
+
+/// Appends an update's first write to a new file's header if it goes right behind it, which the
+/// finest archive's first points do: one call writes both. Returns the other writes. More than a
+/// page stays apart, since ext4 would give it a large folio, and each later small write to one is
+/// dearer.
+fn join_first<'u>(update: &'u Update, header_bytes: &mut Vec<u8>) -> &'u [Transfer] {
+    let (list, arena) = update.writes();
+    if let [first, rest @ ..] = list
+        && first.offset == header_bytes.len() as u64
+        && first.offset + first.len as u64 <= PAGE_BYTES
+    {
+        header_bytes.extend_from_slice(&arena[first.start..][..first.len]);
+        return rest;
+    }
+    list
+}
+
+/// Whether enough of the next files are in this one's directory to open that first.
+fn is_row(path: &[u8], later: &[FlushJob]) -> bool {
+    let Some(cut) = memchr::memrchr(b'/', path) else { return false };
+    let parent = &path[..=cut];
+    let is_beside =
+        |job: &FlushJob| job.path.strip_prefix(parent).is_some_and(|name| !name.contains(&b'/'));
+    later.get(..FILES_IN_A_DIRECTORY - 1).is_some_and(|next| next.iter().all(is_beside))
 }
 
 fn must_open(job: &FlushJob, desk: &Desk) -> bool {
@@ -461,6 +526,10 @@ fn take_opened(job: &mut FlushJob, desk: &mut Desk, opened: io::Result<File>) {
 /// Identifies the open file, tells of its file system, and locks it where files are locked.
 fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
     let Some(file) = &desk.file else { return };
+    // All that is to be in a new file was there before anybody else could see it.
+    if desk.created {
+        return;
+    }
     let path = path_of(&job.path);
     if let Err(outcome) = inspect(tree, path, file, &mut desk.inode, &mut desk.file_bytes) {
         job.outcome = outcome;
@@ -509,13 +578,14 @@ fn begin(job: &mut FlushJob, desk: &mut Desk) {
     if !is_pending(job) {
         return;
     }
-    let (header, bases) = match (&job.known, &desk.header) {
-        (Some(known), _) => (&known.header, &known.bases),
-        (None, Some(header)) if desk.created => (header, &Bases::EMPTY),
-        (None, Some(header)) => (header, &Bases::UNKNOWN),
-        (None, None) => unreachable!("a pending job has its header"),
-    };
-    desk.update.begin_many(header, bases, &job.points, job.now_s);
+    if !desk.created {
+        let (header, bases) = match (&job.known, &desk.header) {
+            (Some(known), _) => (&known.header, &known.bases),
+            (None, Some(header)) => (header, &Bases::UNKNOWN),
+            (None, None) => unreachable!("a pending job has its header"),
+        };
+        desk.update.begin_many(header, bases, &job.points, job.now_s);
+    }
     go_on(job, desk, Ok(()));
 }
 
@@ -657,4 +727,40 @@ fn run_errand(tree: &Tree, errand: &Errand, flock: bool) -> Result<Aggregation, 
         file.write_all_at(&metadata, 0).map_err(|error| say(&error))?;
     }
     Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::point::Point;
+    use crate::metric::series::{Retention, SeriesSpec};
+
+    #[test]
+    fn the_first_points_join_the_header_within_a_page() {
+        let retention = |step_s, slot_count| Retention { step_s, slot_count };
+        let spec = SeriesSpec {
+            retentions: vec![retention(1, 1_000), retention(1_000, 10)],
+            x_files_factor: 0.0,
+            aggregation: Aggregation::Average,
+        };
+        let header = Header::new(&spec).unwrap();
+        let mut head = Vec::new();
+        header.encode(&mut head);
+        let slots = (4_096 - 40) / 12;
+        // Points, the age of the first, slots that join the header, writes that are left.
+        for (count, age_s, joined, rest) in
+            [(1, 10, 1, 1), (slots, 800, slots, 1), (slots + 1, 800, 0, 2), (1, 2_000, 0, 1)]
+        {
+            let mut update = Update::new();
+            let at = |n: usize| 1_800_000_000 - age_s + u32::try_from(n).unwrap();
+            let points = (0..count).map(|n| Point { timestamp_s: at(n), value: 1.0 });
+            let points: Vec<Point> = points.collect();
+            update.begin_many(&header, &Bases::EMPTY, &points, 1_800_000_000);
+            assert_eq!(update.step(), Step::Write);
+            let mut bytes = head.clone();
+            let left = join_first(&update, &mut bytes).len();
+            assert_eq!((bytes.len(), left), (head.len() + 12 * joined, rest), "{count} {age_s}");
+            assert!(bytes.starts_with(&head));
+        }
+    }
 }
