@@ -284,16 +284,6 @@ pub fn expect_scattered_reads(file: &File) {
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
 }
 
-/// How often the calling thread has given its processor away because it had to wait, for a device
-/// for example.
-pub fn times_waited() -> u64 {
-    // SAFETY: an all-zero rusage is a valid one.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the struct is the kernel's to fill.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    u64::try_from(usage.ru_nvcsw).unwrap_or(0)
-}
-
 /// Takes the file's exclusive lock (`flock`, as whisper and go-carbon do) if it is free.
 /// `Ok(false)`: somebody else holds it, or gave its name to another file before the lock was
 /// free, so that what is written now would be lost.
@@ -794,14 +784,5 @@ mod tests {
             (quiet.raw_os_error(), tree.open_file(c"null").is_ok())
         });
         assert_eq!(opened.join().unwrap(), (Some(libc::EPERM), true));
-    }
-
-    #[test]
-    fn waiting_is_counted_for_this_thread_alone() {
-        let before = times_waited();
-        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(1)));
-        let other = times_waited() - before;
-        (0..5).for_each(|_| std::thread::sleep(std::time::Duration::from_micros(50)));
-        assert!((5..100).contains(&(times_waited() - before - other)));
     }
 }

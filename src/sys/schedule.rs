@@ -1,4 +1,4 @@
-//! What the kernel's scheduler is told about a core's threads.
+//! What the kernel's scheduler is told about a core's threads, and tells of them.
 //!
 //! A core's loop answers questions, and its writer keeps the same processor busy with files. Linux
 //! lets a thread finish its time slice, 3 to 4 ms, before one that has just woken runs, unless that
@@ -63,6 +63,16 @@ fn current() -> io::Result<libc::sched_attr> {
     if status == 0 { Ok(found) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How often the calling thread has given its processor away because it had to wait, for a device
+/// for example.
+pub fn times_waited() -> u64 {
+    // SAFETY: an all-zero rusage is a valid one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is the kernel's to fill.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    u64::try_from(usage.ru_nvcsw).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +104,14 @@ mod tests {
         let (before, after) = after(give_way);
         assert_eq!(after.sched_nice, (before.sched_nice + 10).min(19));
         assert_eq!(after.sched_policy, before.sched_policy);
+    }
+
+    #[test]
+    fn waiting_is_counted_for_this_thread_alone() {
+        let before = times_waited();
+        std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(1)));
+        let other = times_waited() - before;
+        (0..5).for_each(|_| std::thread::sleep(std::time::Duration::from_micros(50)));
+        assert!((5..100).contains(&(times_waited() - before - other)));
     }
 }

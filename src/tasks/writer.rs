@@ -33,11 +33,10 @@ use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::Newcomers;
-use crate::sys::files::{
-    Layout, Tree, adopt, expect_scattered_reads, identify, times_waited, try_lock,
-};
+use crate::sys::files::{Layout, Tree, adopt, expect_scattered_reads, identify, try_lock};
 use crate::sys::kept_directory::KeptDirectory;
 use crate::sys::ring::{FileOp, FileRing};
+use crate::sys::schedule::times_waited;
 use crate::tasks::pace::Pace;
 pub use crate::tasks::pace::Way;
 use crate::whisper::{
