@@ -98,6 +98,7 @@ mod tests {
         assert!(holds("a/b/6", "a/b/6") && holds("a/b/7", "a/b/7"));
         fs::remove_dir_all(top).unwrap();
     }
+
     /// A file is opened from the kept directory where that leads to the same, and else by its path.
     #[test]
     fn files_are_opened_beside_each_other() {
