@@ -165,38 +165,41 @@ fn the_ring_leaves_whispers_bytes() {
     check(Way::Ring);
 }
 
-/// A batch of two new files in two directories.
-fn create(world: &mut World, number: usize) -> [PathBuf; 2] {
-    let names = ["one", "two"].map(|name| format!("new/{name}/{number}.wsp"));
-    let mut jobs = names.each_ref().map(|name| {
-        let mut job = FlushJob::empty();
-        job.path = format!("{name}\0").into_bytes();
+/// A batch of three files in one directory; what is said of them.
+fn batch(world: &mut World, name: &str, create: bool) -> Vec<Outcome> {
+    let mut jobs: Vec<FlushJob> = (0..3).map(|_| FlushJob::empty()).collect();
+    for (number, job) in jobs.iter_mut().enumerate() {
+        job.path = format!("new/{name}-{number}.wsp\0").into_bytes();
         // As many as the finest archive holds, which is more than a page.
         job.points = (0..360).map(|n| Point { timestamp_s: NOW_S - n * 10, value: 1.0 }).collect();
-        job.create = Some(spec(&SHAPE));
+        job.create = create.then(|| spec(&SHAPE));
         job.now_s = NOW_S;
-        job
-    });
-    let points = jobs[0].points.clone();
+    }
     world.writer.write_by(world.way, &mut jobs).unwrap();
     let mut model = File::create(&SHAPE, 0.2, Aggregation::Sum);
-    model.update_many(&mut Update::new(), &points, NOW_S);
-    for (job, name) in jobs.iter().zip(&names) {
-        assert!(matches!(job.outcome, Outcome::Written { created: true, .. }), "{:?}", job.outcome);
-        assert!(fs::read(world.directory.join(name)).unwrap() == model.bytes, "{name}");
+    model.update_many(&mut Update::new(), &jobs[0].points, NOW_S);
+    for job in jobs.iter().filter(|job| matches!(job.outcome, Outcome::Written { .. })) {
+        let path = std::str::from_utf8(&job.path).unwrap().trim_end_matches('\0');
+        assert!(fs::read(world.directory.join(path)).unwrap() == model.bytes, "{path}");
     }
-    names.map(|name| world.directory.join(name))
+    jobs.into_iter().map(|job| job.outcome).collect()
 }
 
-/// Whatever became of its last directory, the next batch makes its files where their names say.
+/// Whatever became of its last directory, the next batch goes where its names say.
 #[test]
 fn each_batch_looks_for_its_directories_anew() {
     for way in [Way::Plain, Way::Ring] {
         let mut world = World::in_directory("directories", way);
-        let files = create(&mut world, 1);
-        fs::rename(files[1].parent().unwrap(), world.directory.join("elsewhere")).unwrap();
-        create(&mut world, 2);
-        fs::remove_dir_all(world.directory.join("new")).unwrap();
-        create(&mut world, 3);
+        let directory = world.directory.join("new");
+        let is_created = |said: &Outcome| matches!(said, Outcome::Written { created: true, .. });
+        let is_updated = |said: &Outcome| matches!(said, Outcome::Written { created: false, .. });
+        let is_missing = |said: &Outcome| matches!(said, Outcome::Missing);
+        assert!(batch(&mut world, "a", true).iter().all(is_created), "{way:?}");
+        fs::rename(&directory, world.directory.join("elsewhere")).unwrap();
+        assert!(batch(&mut world, "b", true).iter().all(is_created), "{way:?}");
+        assert!(batch(&mut world, "b", false).iter().all(is_updated), "{way:?}");
+        fs::rename(&directory, world.directory.join("somewhere")).unwrap();
+        assert!(batch(&mut world, "b", false).iter().all(is_missing), "{way:?}");
+        assert!(batch(&mut world, "b", true).iter().all(is_created), "{way:?}");
     }
 }
