@@ -165,6 +165,38 @@ fn the_ring_leaves_whispers_bytes() {
     check(Way::Ring);
 }
 
+/// A name that is taken costs its file nothing, and the points go there; a file whose points are
+/// all too old is made all the same.
+#[test]
+fn new_files_whose_name_is_taken_and_whose_points_are_too_old() {
+    for way in [Way::Plain, Way::Ring] {
+        let mut world = World::in_directory("taken", way);
+        let mut models: Vec<File> =
+            (0..FILES).map(|_| File::create(&SHAPE, 0.2, Aggregation::Sum)).collect();
+        let mut update = Update::new();
+        world.round(0, true);
+        world.known.fill(None);
+        let said = world.round(1, true);
+        for (file, (said, model)) in said.iter().zip(&mut models).enumerate() {
+            assert_eq!(*said, written(true, false, file), "{way:?} {file}");
+            model.update_many(&mut update, &points(file, 0), NOW_S);
+            model.update_many(&mut update, &points(file, 1), NOW_S);
+            assert!(world.bytes(file) == model.bytes, "{way:?} {file}");
+        }
+        let mut job = FlushJob::empty();
+        job.path = b"old/file.wsp\0".to_vec();
+        job.points =
+            vec![Point { timestamp_s: 1, value: 1.0 }, Point { timestamp_s: 2, value: 2.0 }];
+        (job.create, job.now_s) = (Some(spec(&SHAPE)), NOW_S);
+        let mut jobs = [job];
+        world.writer.write_by(way, &mut jobs).unwrap();
+        let want = Outcome::Written { checked: false, created: true, too_old_count: 2 };
+        assert_eq!(format!("{:?}", jobs[0].outcome), format!("{want:?}"), "{way:?}");
+        let empty = File::create(&SHAPE, 0.2, Aggregation::Sum);
+        assert!(fs::read(world.directory.join("old/file.wsp")).unwrap() == empty.bytes, "{way:?}");
+    }
+}
+
 /// A batch of three files in one directory; what is said of them.
 fn batch(world: &mut World, name: &str, create: bool) -> Vec<Outcome> {
     let mut jobs: Vec<FlushJob> = (0..3).map(|_| FlushJob::empty()).collect();

@@ -388,9 +388,9 @@ fn lacks_tmpfile(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
 }
 
-/// What making a file in a directory that was removed fails with, on ext4 the latter.
+/// What making a file in a directory that was removed fails with: on ext4 `EPERM`, on NFS `ESTALE`.
 fn may_be_removed(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM))
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM | libc::ESTALE))
 }
 
 fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
@@ -432,13 +432,7 @@ fn create_and_rename(
     name: &CStr,
     fill: impl Fn(&File) -> io::Result<FileIdentity>,
 ) -> io::Result<(File, FileIdentity)> {
-    // Several writers may be at work in one directory.
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let label = format!(".{:x}-{number:x}.carbyne", std::process::id());
-    let temporary = CString::new(label).expect("a number holds no NUL");
-    let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR | libc::O_NOFOLLOW;
-    let file = File::from(open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0))?);
+    let (file, temporary) = open_temporary(parent)?;
     let result = fill(&file).and_then(|identity| {
         rename_new(parent, &temporary, parent, name)?;
         Ok(identity)
@@ -447,6 +441,23 @@ fn create_and_rename(
         remove(parent, &temporary);
     }
     result.map(|identity| (file, identity))
+}
+
+/// A new file under a name that nobody has, not even an earlier process of the same number, whose
+/// file may be a series already.
+fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
+    // Several writers may be at work in one directory.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let label = format!(".{:x}-{number:x}.carbyne", std::process::id());
+        let temporary = CString::new(label).expect("a number holds no NUL");
+        match open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|fd| (File::from(fd), temporary)),
+        }
+    }
 }
 
 /// Renames; fails with `AlreadyExists` if the new name is taken.

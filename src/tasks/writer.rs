@@ -317,7 +317,8 @@ impl FileWriter {
 
     /// All files together, stage by stage.
     fn write_through_ring(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
+        for (number, (job, desk)) in jobs.iter_mut().zip(&mut self.desks).enumerate() {
+            give_way(number);
             create(&self.tree, &mut self.made_in, self.options, job, desk);
         }
         self.open(jobs)?;
