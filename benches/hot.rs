@@ -4,7 +4,9 @@
 mod work;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use work::{AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, PickleDecode, WhisperUpdate};
+use work::{
+    AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode, WhisperUpdate,
+};
 
 /// Points of one run: more metrics than the processor's caches hold, unless it is only a test.
 fn points() -> usize {
@@ -43,6 +45,7 @@ fn hot(criterion: &mut Criterion) {
     measure(c, "ingest_new", count, || Ingest::new(count), Ingest::run);
     measure(c, "ingest_foreign", count, || Ingest::foreign(count), Ingest::run);
     measure(c, "ingest_pickle", count, || IngestPickle::prepare(count), IngestPickle::run);
+    measure(c, "log_encode", count, || LogEncode::prepare(count), LogEncode::run);
     measure(c, "accept_batch", count, || AcceptBatch::prepare(count), AcceptBatch::run);
     let updates = count / 50;
     measure(c, "whisper_plan", updates, || WhisperUpdate::plan(updates), WhisperUpdate::run);

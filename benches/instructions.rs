@@ -8,7 +8,9 @@ mod work;
 use std::hint::black_box;
 
 use gungraun::prelude::*;
-use work::{AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, PickleDecode, WhisperUpdate};
+use work::{
+    AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode, WhisperUpdate,
+};
 
 /// Points of one run: their cost stands out from that of the first allocations.
 const COUNT: usize = 2_000;
@@ -68,6 +70,12 @@ fn ingest_pickle(mut work: IngestPickle) -> (usize, IngestPickle) {
 }
 
 #[library_benchmark]
+#[bench::points(args = (COUNT), setup = LogEncode::prepare)]
+fn log_encode(mut work: LogEncode) -> (usize, LogEncode) {
+    (black_box(work.run()), work)
+}
+
+#[library_benchmark]
 #[bench::points(args = (COUNT), setup = AcceptBatch::prepare)]
 fn accept_batch(mut work: AcceptBatch) -> (usize, AcceptBatch) {
     (black_box(work.run()), work)
@@ -97,6 +105,7 @@ library_benchmark_group!(
         ingest_new,
         ingest_foreign,
         ingest_pickle,
+        log_encode,
         accept_batch,
         whisper_plan,
         whisper_rollup

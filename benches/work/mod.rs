@@ -168,16 +168,7 @@ impl Ingest {
 
     /// Of metrics that the shard and its log know.
     pub fn logged(count: usize) -> Ingest {
-        let log = wal::Options {
-            run: 1,
-            shard: 0,
-            shard_count: 1,
-            segment_bytes: 64 << 20,
-            segments_max: 64,
-            buffer_bytes: 8 << 20,
-            inherited_segments: None,
-        };
-        let (names, mut shard) = (names(count), shard_with(0, 1, Some(log)));
+        let (names, mut shard) = (names(count), shard_with(0, 1, Some(log_options())));
         for round in 0..8 {
             take(&mut shard, &lines(&names, round));
             commit(&mut shard);
@@ -215,9 +206,27 @@ impl Ingest {
     }
 }
 
+fn log_options() -> wal::Options {
+    wal::Options {
+        run: 1,
+        shard: 0,
+        shard_count: 1,
+        segment_bytes: 64 << 20,
+        segments_max: 64,
+        buffer_bytes: 8 << 20,
+        inherited_segments: None,
+    }
+}
+
 /// Makes what is in the shard's log, if it has one, ready to be written.
 fn commit(shard: &mut Shard) {
-    let Some(log) = shard.log() else { return };
+    if let Some(log) = shard.log() {
+        commit_log(log);
+    }
+}
+
+/// Frames, pads and checksums what is in a log, and says that it is written.
+fn commit_log(log: &mut wal::Log) {
     let mut commit = log.take_commit(Instant::now(), NOW_S).expect("points wait");
     commit.parts().for_each(|part| part.outcome = wal::Outcome::Synced);
     log.committed(commit, Instant::now());
@@ -225,6 +234,39 @@ fn commit(shard: &mut Shard) {
 
 fn take(shard: &mut Shard, text: &[u8]) {
     take_lines(shard, &mut Vec::new(), text).expect("short lines");
+}
+
+/// Points on their way into a log that knows their metrics.
+pub struct LogEncode {
+    log: wal::Log,
+    names: Vec<String>,
+    marks: Vec<wal::Mark>,
+    second: u32,
+}
+
+impl LogEncode {
+    pub fn prepare(count: usize) -> LogEncode {
+        let (log, names) = (wal::Log::new(log_options()), names(count));
+        let marks = vec![wal::Mark::default(); count];
+        let mut work = LogEncode { log, names, marks, second: 0 };
+        work.run();
+        work
+    }
+
+    /// Points added to the log.
+    pub fn run(&mut self) -> usize {
+        self.second += 1;
+        let LogEncode { log, names, marks, second } = self;
+        let before = log.counters().received_points;
+        for ((name, mark), number) in names.iter().zip(marks).zip(0..) {
+            let value = (noise(number + u64::from(*second)) % 1_000_000) as f64 / 100.0;
+            let point = Point { timestamp_s: NOW_S + *second, value };
+            log.append(mark, || name.as_bytes(), point).expect("there is room");
+        }
+        let added = log.counters().received_points - before;
+        commit_log(log);
+        usize::try_from(added).expect("64 bits")
+    }
 }
 
 /// Batches from another shard, for metrics that are known.
