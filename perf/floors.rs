@@ -47,7 +47,7 @@ fn cpu_time() -> Duration {
 }
 
 /// As large as the node's.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 
 /// Receives until every connection that was opened is closed again.
 fn receive() -> Result<(), Failure> {

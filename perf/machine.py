@@ -179,6 +179,7 @@ class Node:
             f'aggregation-file = "{home}/aggregation.conf"\n{whisper}\n'
             f'{listen}{settings}\n[wal]\nsync-mode = "{log}"\n[logging]\nfile = "{home}/log"\n')
         self.cpus = cpus or (cores()[:1] if shards == 1 else cores())
+        self.busy_until = 0
         self.start(cgroup)
         self.settle()
 
@@ -215,19 +216,26 @@ class Node:
         return cpu_s(self.pid)
 
     def settle(self, timeout_s=120):
-        """Waits until the node has next to nothing to do; returns its CPU time then."""
+        """Waits until the node has next to nothing to do; returns its CPU time then. Since when
+        it has is kept, to 10 ms."""
         until, quiet = time.monotonic() + timeout_s, 0
         before, then = self.cpu_s(), time.monotonic()
-        while quiet < 3:
-            time.sleep(0.025)
+        while quiet < 7:
+            time.sleep(0.01)
             if self.process.poll() is not None:
                 fail(f"the node died: {(self.home / 'log').read_text()[-2000:]}")
             now, at = self.cpu_s(), time.monotonic()
             quiet = quiet + 1 if now - before < 0.05 * (at - then) else 0
+            if quiet == 0:
+                self.busy_until = at
             before, then = now, at
             if at > until:
                 fail("the node does not come to rest")
         return before
+
+    def rest_s(self, ended):
+        """How long the node went on after this moment, to be asked when it has settled."""
+        return max(0, self.busy_until - ended)
 
     def own(self, name):
         """The newest value of one of the node's own metrics."""

@@ -35,7 +35,7 @@ def commit():
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "") or "unknown"
 
 
-def write(given, tables, date, others):
+def write(given, tables, date, others, took_s):
     """Replaces the section of this kind of run, or appends it."""
     # Where the files were is no part of the kind of run.
     options = [word for before, word in zip(sys.argv, sys.argv[1:])
@@ -48,7 +48,8 @@ def write(given, tables, date, others):
         f"{date}, commit {commit()}, {len(cores())} cores of {model()}, Linux "
         f"{os.uname().release}, {given.metrics:,} metrics, files on "
         f"{given.fs if given.fs != 'none' else 'the file system of the directory'}. Everything else "
-        f"on the machine, kernel threads included, used {others:.2f} cores meanwhile.", "",
+        f"on the machine, kernel threads included, used {others:.2f} cores meanwhile. It took "
+        f"{took_s:.0f} s.", "",
         *(table(title, rows) for _, title, rows in tables), end]) + "\n"
     text = FILE.read_text() if FILE.exists() else ""
     old = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.S)

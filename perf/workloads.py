@@ -49,6 +49,8 @@ class Row:
 
 def spread(values, digits):
     """The median, with the least and the greatest."""
+    if not values:
+        return "—"
     middle = f"{statistics.median(values):,.{digits}f}"
     if len(values) == 1:
         return middle
@@ -68,21 +70,21 @@ def receive(setup, shards, agents, port="line tcp", more=(), cpus=None, log="off
         loadgen(node.ports[port], *setup.stream(agents, 1, setup.start_s), *more)
         node.wait_for(f"accounting.received_{name}", setup.metrics)
         logged = [node.own(f"wal.{what}") for what in ("bytes", "written_points")]
-        before, started = node.settle(), time.monotonic()
-        target = node.ports[port]
+        before, target = node.settle(), node.ports[port]
         rest = setup.stream(agents, setup.rounds, setup.start_s + 1)
         sent = loadgen(target, *rest, *more, cpus=cpus or (cores()[1:] if shards == 1 else None))
-        # What the kernel still holds when the sender is done is received in next to no time.
-        busy_s = (node.cpu_s() - before) / (time.monotonic() - started)
+        ended = time.monotonic()
         cpu_s = node.settle() - before
+        # The kernel still holds some megabytes when the sender is done.
+        took_s = sent["seconds"] + node.rest_s(ended)
         node.wait_for(f"accounting.received_{name}", sent["points"] + setup.metrics)
         if log != "off":
             node.wait_for("wal.written_points", logged[1] + sent["points"])
             logged = [node.own(f"wal.{what}") - first
                       for what, first in zip(("bytes", "written_points"), logged)]
         return {"logged": logged,
-                "us": micros(cpu_s, sent["points"]), "per_s": sent["points_per_s"],
-                "cores": busy_s, "sender_us": sent["cpu_us_per_point"]}
+                "us": micros(cpu_s, sent["points"]), "per_s": sent["points"] / took_s,
+                "cores": cpu_s / took_s, "sender_us": sent["cpu_us_per_point"]}
 
 
 def floor_a(setup, agents=4):
@@ -170,7 +172,10 @@ def one_connection(setup):
         Row("throughput, 1 shard", "M points/s", [one["per_s"] / 1e6 for _, one in turns],
             digits=2),
         Row("cores busy, 2 shards", "", [two["cores"] for two, _ in turns], digits=2,
-            target="both", note="the sender needs a part of them")]
+            target="both", note="the sender needs a part of them"),
+        Row("node: CPU per point, 2 shards", "µs", [two["us"] for two, _ in turns],
+            [two["us"] / one["us"] for two, one in turns], note="ratio to 1 shard"),
+        Row("node: CPU per point, 1 shard", "µs", [one["us"] for _, one in turns])]
 
 
 def pickle(setup):
@@ -204,11 +209,13 @@ def udp_turn(setup, rate):
         pace = ["--rate", rate] if rate else []
         sent = loadgen(target, "--protocol", "udp", *pace,
                        *setup.stream(4, rounds, setup.start_s + 1), cpus=cores()[1:])
+        ended = time.monotonic()
         cpu_s = node.settle() - before
+        took_s = sent["seconds"] + node.rest_s(ended)
         drops = udp_drops(port)
         # All datagrams but the last of each agent's round hold 25 lines.
         received = node.wait_for("accounting.received_udp", sent["points"] - 25 * drops)
-        return {"us": micros(cpu_s, received), "per_s": received / sent["seconds"],
+        return {"us": micros(cpu_s, received), "per_s": received / took_s,
                 "sent_per_s": sent["points_per_s"],
                 "lost": 100 * (sent["points"] - received) / sent["points"]}
 
@@ -308,7 +315,7 @@ def files(setup):
             fail("the node is too slow to receive five rounds between two sweeps")
         memory_rows = it.memory_rows()
         stall = stalls(it) if it.setup.metrics <= 200_000 else None
-        # A file system that nobody else uses may be slowed down.
+        # A file system that nobody else uses may be slowed down, where the kernel can do that.
         slow = slow_stalls(it) if stall and setup.home != setup.disk else None
     writes = [micros(writing, setup.metrics) for _, writing, _, _ in turns]
     floors = [micros(base["cpu_s"], base["updates"]) for *_, base in turns]
@@ -332,6 +339,9 @@ def files(setup):
                         [stall["p99"] / 1e3], target="≤ 1 ms",
                         note=f"p50 {stall['p50']} µs, max {stall['max'] / 1e3:.1f} ms, "
                              f"{stall['answers']} questions, nothing received meanwhile"))
+    if stall and not slow:
+        rows.append(Row("the same on a slow disk: p99", "ms", [], target="≤ 1 ms",
+                        note="not measured: needs root, --fs, and blkio of control groups 1"))
     if slow:
         rows.append(Row("the same, the disk takes 8 MB/s: p99", "ms", [slow["p99"] / 1e3],
                         target="≤ 1 ms",
@@ -398,7 +408,7 @@ def queries(setup):
             note=f"p50 {answers['asked_p50']} µs; 32 connections"),
         Row("answers", "/s", [answers["answers"] / 6], digits=0,
             note=f"{answers['unasked']} questions could not be asked in time"),
-        Row("received meanwhile", "M points/s", [sent["points_per_s"] / 1e6], digits=2,
+        Row("sent meanwhile", "M points/s", [sent["points_per_s"] / 1e6], digits=2,
             note="the node, its writers and the questions share two cores; the sender has what "
                  "they leave")]
 
