@@ -228,7 +228,7 @@ class Files:
         if setup.cold:
             self.cgroup = Cgroup(max(256 << 20, setup.metrics * 3_000))
         # A sweep must be over, and the next round received, before the next one begins.
-        self.interval_s = max(4, setup.metrics // 100_000) * (4 if setup.cold else 1)
+        self.interval_s = max(3, setup.metrics // 100_000) * (4 if setup.cold else 1)
         self.cycle = 0
 
     def __enter__(self):
