@@ -23,6 +23,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use carbyne::limits::READ_BYTES;
+
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
@@ -45,9 +47,6 @@ fn cpu_time() -> Duration {
     let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
     seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
-
-/// As large as the node's.
-const READ_BYTES: usize = 128 << 10;
 
 /// Receives until every connection that was opened is closed again.
 fn receive() -> Result<(), Failure> {

@@ -31,9 +31,9 @@ class Setup:
         # Aligned to the coarser archive, and far enough back for every round to be in the past.
         self.start_s = int(time.time()) // 300 * 300 - 6 * HOUR
 
-    def stream(self, agents, rounds, start_s, step=1):
+    def stream(self, agents, rounds, start_s, step=1, metrics=None):
         """Arguments of the sender: the metrics are the same however many agents there are not."""
-        return ["--agents", agents, "--metrics", self.metrics // agents, "--leaves", 10,
+        return ["--agents", agents, "--metrics", (metrics or self.metrics) // agents, "--leaves", 10,
                 "--rounds", rounds, "--start", start_s, "--step", step]
 
 
@@ -259,13 +259,12 @@ class Files:
         start_s = setup.start_s + 300 * self.cycle
         self.cycle += 1
         before = node.cpu_s()
-        target, points = node.ports["line tcp"], 0
-        for metrics, rounds, prefix in [(setup.metrics, count, "carbyne.loadgen"),
-                                        (new, 1, f"carbyne.new{self.cycle}")]:
-            if metrics:
-                stream = ["--agents", 4, "--metrics", metrics // 4, "--leaves", 10, "--rounds",
-                          rounds, "--start", start_s, "--step", 60, "--prefix", prefix]
-                points += loadgen(target, *stream, cpus=cores()[1:])["points"]
+        target = node.ports["line tcp"]
+        streams = [setup.stream(4, count, start_s, 60)]
+        if new:
+            prefix = ["--prefix", f"carbyne.new{self.cycle}"]
+            streams.append(setup.stream(4, 1, start_s, 60, new) + prefix)
+        points = sum(loadgen(target, *each, cpus=cores()[1:])["points"] for each in streams)
         received = node.settle()
         is_early = time.monotonic() > until
         node.wait_for("accounting.stored", stored + points, 600)

@@ -2,8 +2,7 @@
 //!
 //! Every path is relative to the data directory and resolved with `openat2`, so that no name and
 //! no symbolic link (unless the operator allows links) leads out of it. A new file appears under
-//! its name complete or not at all: it is made without a name (`O_TMPFILE`) and linked when its
-//! length and what is written first are there.
+//! its name complete or not at all (see `new_file`).
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, TryLockError};
@@ -11,13 +10,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use io_uring::types::OpenHow;
 
 use crate::sys::file_systems::Newcomers;
 use crate::sys::kept_directory::KeptDirectory;
+use crate::sys::new_file::create_in;
 
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -173,7 +172,7 @@ impl Tree {
             write(file)?;
             Ok(FileIdentity { bytes, ..identity })
         };
-        if let Some(parent) = kept.get(parent_path) {
+        if let Some((parent, name)) = kept.split(path) {
             match create_in(parent, name, fill) {
                 Err(error) if may_be_removed(&error) => {}
                 result => return result,
@@ -319,12 +318,12 @@ pub fn c_path(path: &[u8]) -> CString {
     CString::new(path).expect("a validated name holds no NUL")
 }
 
-fn how(flags: i32, mode: u64, resolve: u64) -> OpenHow {
+pub(super) fn how(flags: i32, mode: u64, resolve: u64) -> OpenHow {
     let flags = u64::try_from(flags | libc::O_CLOEXEC).expect("open flags are positive");
     OpenHow::new().flags(flags).mode(mode).resolve(resolve)
 }
 
-fn open_raw(directory: RawFd, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
+pub(super) fn open_raw(directory: RawFd, path: &CStr, how: &OpenHow) -> io::Result<OwnedFd> {
     // SAFETY: path and how are valid for the call; openat2 reads `size_of::<OpenHow>()` bytes.
     let fd = unsafe {
         libc::syscall(libc::SYS_openat2, directory, path.as_ptr(), how, size_of::<OpenHow>())
@@ -350,25 +349,6 @@ fn place_of(path: &[u8]) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(path).into_owned())
 }
 
-/// Makes a file that appears when `fill` has given it all it is to have.
-fn create_in(
-    parent: &OwnedFd,
-    name: &CStr,
-    fill: impl Fn(&File) -> io::Result<FileIdentity>,
-) -> io::Result<(File, FileIdentity)> {
-    let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
-    match open_raw(parent.as_raw_fd(), c".", &how(flags, 0o644, 0)) {
-        Ok(fd) => {
-            let file = File::from(fd);
-            let identity = fill(&file)?;
-            link_nameless(&file, parent, name)?;
-            Ok((file, identity))
-        }
-        Err(error) if lacks_tmpfile(&error) => create_and_rename(parent, name, fill),
-        Err(error) => Err(error),
-    }
-}
-
 /// Gives a file this length with blocks of its own, or only the length where that is not possible.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
@@ -384,84 +364,13 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-fn lacks_tmpfile(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL))
-}
-
 /// What making a file in a directory that was removed fails with: on ext4 `EPERM`, on NFS `ESTALE`.
 fn may_be_removed(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM | libc::ESTALE))
 }
 
-fn link_nameless(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let (from, to) = (file.as_raw_fd(), parent.as_raw_fd());
-    let flags = libc::AT_EMPTY_PATH;
-    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
-    let status = unsafe { libc::linkat(from, c"".as_ptr(), to, name.as_ptr(), flags) };
-    if status == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    // Before Linux 6.10 only the privileged may; others go a longer way round.
-    if error.kind() == io::ErrorKind::NotFound {
-        link_through_proc(file, parent, name)
-    } else {
-        Err(error)
-    }
-}
-
-fn link_through_proc(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    let source =
-        CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("a number holds no NUL");
-    // SAFETY: both paths are valid C strings and both descriptors are open for the call.
-    let status = unsafe {
-        libc::linkat(
-            libc::AT_FDCWD,
-            source.as_ptr(),
-            parent.as_raw_fd(),
-            name.as_ptr(),
-            libc::AT_SYMLINK_FOLLOW,
-        )
-    };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// For file systems without `O_TMPFILE`: a temporary name that no Graphite program reads.
-fn create_and_rename(
-    parent: &OwnedFd,
-    name: &CStr,
-    fill: impl Fn(&File) -> io::Result<FileIdentity>,
-) -> io::Result<(File, FileIdentity)> {
-    let (file, temporary) = open_temporary(parent)?;
-    let result = fill(&file).and_then(|identity| {
-        rename_new(parent, &temporary, parent, name)?;
-        Ok(identity)
-    });
-    if result.is_err() {
-        remove(parent, &temporary);
-    }
-    result.map(|identity| (file, identity))
-}
-
-/// A new file under a name that nobody has, not even an earlier process of the same number, whose
-/// file may be a series already.
-fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
-    // Several writers may be at work in one directory.
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
-    loop {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let label = format!(".{:x}-{number:x}.carbyne", std::process::id());
-        let temporary = CString::new(label).expect("a number holds no NUL");
-        match open_raw(parent.as_raw_fd(), &temporary, &how(flags, 0o644, 0)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => return opened.map(|fd| (File::from(fd), temporary)),
-        }
-    }
-}
-
 /// Renames; fails with `AlreadyExists` if the new name is taken.
-fn rename_new(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::Result<()> {
+pub(super) fn rename_new(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::Result<()> {
     // SAFETY: both paths are valid C strings and both descriptors are open for the call.
     let status = unsafe {
         libc::renameat2(
@@ -494,7 +403,7 @@ fn link_and_remove(old: &OwnedFd, from: &CStr, new: &OwnedFd, to: &CStr) -> io::
     Ok(())
 }
 
-fn remove(parent: &OwnedFd, name: &CStr) {
+pub(super) fn remove(parent: &OwnedFd, name: &CStr) {
     // SAFETY: the path is a valid C string and the descriptor is open for the call.
     unsafe { libc::unlinkat(parent.as_raw_fd(), name.as_ptr(), 0) };
 }
@@ -682,16 +591,7 @@ mod tests {
         std::os::unix::fs::symlink("/tmp", directory.join("out")).unwrap();
         assert!(create(&tree, c"out/x.wsp", b"h", 10, Layout::Sparse).is_err());
         assert!(tree.open_file(&c_path(b"../x.wsp")).is_err());
-        let fill = |file: &File| {
-            file.write_all_at(b"twenty bytes in all.", 0)?;
-            identify(file)
-        };
-        let parent = tree.open_directory(b"a").unwrap();
-        let (file, identity) = create_and_rename(&parent, c"named.wsp", fill).unwrap();
-        assert_eq!((identity.bytes, identify(&file).unwrap()), (20, identity));
-        let broken = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
-        assert!(create_and_rename(&parent, c"broken.wsp", broken).is_err());
-        assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 2);
+        assert_eq!(std::fs::read_dir(directory.join("a")).unwrap().count(), 1);
         std::fs::remove_dir_all(directory).unwrap();
     }
 

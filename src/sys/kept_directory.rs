@@ -34,11 +34,6 @@ impl KeptDirectory {
         Some((descriptor, CStr::from_bytes_with_nul(name).ok()?))
     }
 
-    /// The directory of this path, if it is the one that is kept.
-    pub(super) fn get(&self, path: &[u8]) -> Option<&OwnedFd> {
-        self.descriptor.as_ref().filter(|_| self.path == path)
-    }
-
     /// Keeps this one instead.
     pub(super) fn keep(&mut self, path: &[u8], descriptor: OwnedFd) -> &OwnedFd {
         self.path.clear();
@@ -71,11 +66,12 @@ mod tests {
             |path: &str, want: &str| fs::read(top.join(path)).unwrap().starts_with(want.as_bytes());
         let mut kept = KeptDirectory::default();
         create(&mut kept, "a/b/1");
-        let first = kept.get(b"a/b").unwrap().as_raw_fd();
+        let descriptor = |kept: &KeptDirectory| kept.split(c"a/b/1").unwrap().0.as_raw_fd();
+        let first = descriptor(&kept);
         // It is used again: the path is looked at no more.
         fs::rename(top.join("a/b"), top.join("a/moved")).unwrap();
         create(&mut kept, "a/b/2");
-        assert_eq!(kept.get(b"a/b").unwrap().as_raw_fd(), first);
+        assert_eq!(descriptor(&kept), first);
         assert!(holds("a/moved/2", "a/b/2") && !top.join("a/b").exists());
         // Until it is forgotten.
         kept.forget();

@@ -17,6 +17,7 @@ pub mod kept_directory;
 pub mod local_time;
 pub mod log_files;
 pub mod mesh;
+mod new_file;
 pub mod port_group;
 pub mod prefetch;
 pub mod preflight;

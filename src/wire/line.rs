@@ -141,6 +141,7 @@ impl<'a> Iterator for Lines<'a> {
         }
         self.consumed_bytes = timestamp_end + end_bytes;
         let name = &self.buffer[start..name_end];
+        // Not `or_else`, which the compiler does not take into this function.
         let value = match short_decimal(self.buffer, name_end + 1, value_end) {
             Some(value) => Some(value),
             None => parse_python_float(&self.buffer[name_end + 1..value_end]),
