@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use carbyne::shard::route::owner;
-use carbyne::wal::{FileName, Kind};
+use carbyne::wal::{FileName, Kind, SegmentId};
 use support::seeds::Chance;
 use support::sent::{Ledger, Points, Sent};
 use support::{NodeOptions, NodeProcess, WAL, stored};
@@ -41,6 +41,9 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// A commit may wait for so many operations as the disk is probed with: the files of two segments
 /// are named, and the commit before it may have begun just then.
 const DISK_FACTOR: u32 = 4;
+
+/// Longest that a heavy life waits for the node to give up a segment.
+const RETIRED_WAIT: Duration = Duration::from_secs(20);
 
 /// Factor between the values of two lives.
 const LIFE: usize = 10_000_000;
@@ -73,9 +76,9 @@ struct Plan {
     cache: &'static str,
     wal: String,
     end: End,
-    /// As much as the node takes, so that segments fill up.
+    /// As much as the node takes, until segments have filled up and one was given up.
     is_heavy: bool,
-    /// Time with load.
+    /// Time with load, at least.
     load: Duration,
     /// Kills of the next starts, so long after they began.
     early_kills: Vec<Duration>,
@@ -308,6 +311,33 @@ fn in_node(node: &NodeProcess) -> Vec<Points> {
     found
 }
 
+/// The segments of points in a log directory.
+fn segments(wal: &Path) -> Vec<SegmentId> {
+    let names = std::fs::read_dir(wal).expect("a log directory");
+    let names = names.map(|entry| entry.expect("a file").file_name().into_string().expect("text"));
+    names
+        .filter_map(|name| match FileName::parse(&name) {
+            Some(FileName::Segment(id)) if id.kind == Kind::Points => Some(id),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The number of the first segment of each run and shard: those before it were given up.
+fn first_numbers(segments: &[SegmentId]) -> HashMap<(u64, u16), u32> {
+    let mut first = HashMap::new();
+    for id in segments {
+        let number = first.entry((id.run, id.shard)).or_insert(id.number);
+        *number = id.number.min(*number);
+    }
+    first
+}
+
+/// Whether the node has given up a segment of points.
+fn has_retired(wal: &Path) -> bool {
+    first_numbers(&segments(wal)).values().any(|&number| number > 1)
+}
+
 /// What a run of this test must have come by, or it would prove little.
 #[derive(Debug, Default)]
 struct Seen {
@@ -326,22 +356,11 @@ struct Seen {
 
 impl Seen {
     fn look(&mut self, node: &NodeProcess) {
-        let names = std::fs::read_dir(node.wal()).expect("a log directory");
-        // The first segment of each run and shard: one that is missing was given up.
-        let mut runs = HashMap::new();
-        for entry in names {
-            let name = entry.expect("a file").file_name().into_string().expect("text");
-            match FileName::parse(&name) {
-                Some(FileName::Segment(id)) if id.kind == Kind::Points => {
-                    self.rotations += usize::from(id.number > 2);
-                    let first = runs.entry((id.run, id.shard)).or_insert(id.number);
-                    *first = id.number.min(*first);
-                }
-                _ => {}
-            }
-        }
-        self.retired += runs.values().filter(|&&first| first > 1).count();
-        self.logs_max = self.logs_max.max(runs.len());
+        let segments = segments(&node.wal());
+        let first = first_numbers(&segments);
+        self.rotations += segments.iter().filter(|id| id.number > 2).count();
+        self.retired += first.values().filter(|&&number| number > 1).count();
+        self.logs_max = self.logs_max.max(first.len());
     }
 }
 
@@ -360,6 +379,10 @@ fn live(node: &mut NodeProcess, plan: &Plan, sender: Sender, allowance: Duration
     let told = Arc::clone(&is_idle);
     let sending = std::thread::spawn(move || sender.run(&told));
     std::thread::sleep(plan.load);
+    let deadline = Instant::now() + RETIRED_WAIT;
+    while plan.is_heavy && !has_retired(&node.wal()) && Instant::now() < deadline {
+        std::thread::sleep(INTERVAL);
+    }
     let kill = |node: &mut NodeProcess| {
         let at = Instant::now();
         node.kill();
