@@ -7,8 +7,11 @@
 //! floors append FILE BYTES COUNT (c) O_DIRECT writes of BYTES, one behind the other
 //! floors create ROOT BYTES COUNT (d) open, fallocate of BYTES, pwrite of a header, close of each
 //!                                new file, ten in each new directory
+//! floors answer                  (e) read a carbonlink question and send an empty answer, a thread
+//!                                for each connection, until it is killed
 //! ```
-//! Each prints one JSON object; times are CPU time of the process unless they say otherwise.
+//! Those that end print one JSON object; times are CPU time of the process unless they say
+//! otherwise. Those that listen print where, first.
 
 #![allow(unsafe_code, reason = "a floor is system calls and nothing else")]
 #![allow(clippy::print_stdout, reason = "the result goes there")]
@@ -32,10 +35,11 @@ fn main() -> Result<(), Failure> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["receive"] => receive(),
+        ["answer"] => answer(),
         ["update", root, list] => update(Path::new(root), Path::new(list)),
         ["append", file, bytes, count] => append(Path::new(file), bytes.parse()?, count.parse()?),
         ["create", root, bytes, count] => create(Path::new(root), bytes.parse()?, count.parse()?),
-        _ => Err("floors receive | update ROOT LIST | append | create PATH BYTES COUNT".into()),
+        _ => Err("floors receive | answer | update ROOT LIST | append | create PATH BYTES COUNT".into()),
     }
 }
 
@@ -107,6 +111,31 @@ fn wait(polls: &mut [libc::pollfd]) -> Result<(), Failure> {
     // SAFETY: pointer and count describe `polls`, which outlives the call.
     let ready = unsafe { libc::poll(polls.as_mut_ptr(), count, -1) };
     if ready < 0 { Err(Error::last_os_error().into()) } else { Ok(()) }
+}
+
+/// Answers every carbonlink question with an empty pickled dictionary, until it is killed.
+fn answer() -> Result<(), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{{\"listening\": \"{}\"}}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    loop {
+        let (connection, _) = listener.accept()?;
+        connection.set_nodelay(true)?;
+        std::thread::spawn(move || {
+            // An error is the end of the connection.
+            let _ = answer_one(connection);
+        });
+    }
+}
+
+fn answer_one(mut connection: TcpStream) -> Result<(), Failure> {
+    let (mut length, mut question) = ([0; 4], Vec::new());
+    loop {
+        connection.read_exact(&mut length)?;
+        question.resize(usize::try_from(u32::from_be_bytes(length))?, 0);
+        connection.read_exact(&mut question)?;
+        connection.write_all(&[0, 0, 0, 4, 0x80, 2, b'}', b'.'])?;
+    }
 }
 
 /// A file of the sweep, and the two slots that are written: offset and bytes, which are the ones

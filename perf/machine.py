@@ -282,6 +282,19 @@ def floor_receive(*options):
     return counted | {"sender": sent}
 
 
+class FloorAnswer:
+    """Floor (e): the same questions, answered by a program that does nothing else."""
+
+    def __enter__(self):
+        self.process = subprocess.Popen([FLOORS, "answer"], stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=before_start(cores(), None))
+        return json.loads(self.process.stdout.readline())["listening"]
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
 def floor(*arguments, cgroup=None):
     process = subprocess.Popen([FLOORS, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
                                preexec_fn=before_start(cores()[:1], cgroup))

@@ -11,8 +11,8 @@ import statistics
 import subprocess
 import time
 
-from machine import (Cgroup, Node, SlowDisk, cores, fail, floor, floor_receive, loadgen, probe,
-                     resident_bytes, summary, udp_drops)
+from machine import (Cgroup, FloorAnswer, Node, SlowDisk, cores, fail, floor, floor_receive,
+                     loadgen, probe, resident_bytes, summary, udp_drops)
 
 HOUR = 3600
 CACHE_ONLY = 'flush-interval = "1h"'
@@ -320,6 +320,9 @@ def files(setup):
     """Files of two archives, 1 shard: creates, updates in dense sweeps, end to end"""
     with Files(setup) as it:
         created, base = it.round(1), it.floor_create()
+        # Creates push inodes and directories out of memory; a node that has run for a while has
+        # them there.
+        it.floor()
         turns = []
         for _ in range(setup.turns * 2):
             if len(turns) < setup.turns:
@@ -410,22 +413,28 @@ def some_names(setup):
 
 def queries(setup):
     """Carbonlink at 1,000 questions a second while lines come at full speed, 2 shards, files on"""
-    with Node(setup.home / "queries", 2, BUDGET) as node:
+    with Node(setup.home / "queries", 2, BUDGET) as node, FloorAnswer() as other:
         loadgen(node.ports["line tcp"], *setup.stream(4, 1, setup.start_s))
         node.wait_for("accounting.stored", setup.metrics, 600)
         node.settle()
         sender = loadgen(node.ports["line tcp"], *setup.stream(4, 1_000_000, setup.start_s),
-                         "--window", 3600, "--duration", 8, background=True, yields=True)
+                         "--window", 3600, "--duration", 10, background=True, yields=True)
         time.sleep(1)
-        answers = probe(node.ports["carbonlink"], 1000, 6, some_names(setup))
+        answers = probe(node.ports["carbonlink"], 1000, 5, some_names(setup))
+        floor_answers = probe(other, 1000, 3, some_names(setup))
         sent = summary(sender)
     return [
-        Row("answering time p99", "ms", [answers["p99"] / 1e3], target="≤ 2 ms",
+        Row("answering time p99", "ms", [answers["p99"] / 1e3],
+            [answers["p99"] / floor_answers["p99"]], "≤ 2 ms",
             note=f"p50 {answers['p50']} µs, p90 {answers['p90']} µs, "
                  f"p99.9 {answers['p999'] / 1e3:.1f} ms, max {answers['max'] / 1e3:.1f} ms"),
+        Row("floor (e): read the question, send an empty answer: p99", "ms",
+            [floor_answers["p99"] / 1e3],
+            note=f"beside the node, which goes on receiving: p50 {floor_answers['p50']} µs, "
+                 f"p90 {floor_answers['p90']} µs, p99.9 {floor_answers['p999'] / 1e3:.1f} ms"),
         Row("p99 from when a connection was free to ask", "ms", [answers["asked_p99"] / 1e3],
             note=f"p50 {answers['asked_p50']} µs; 32 connections"),
-        Row("answers", "/s", [answers["answers"] / 6], digits=0,
+        Row("answers", "/s", [answers["answers"] / 5], digits=0,
             note=f"{answers['unasked']} questions could not be asked in time"),
         Row("sent meanwhile", "M points/s", [sent["points_per_s"] / 1e6], digits=2,
             note="the node, its writers and the questions share two cores; the sender has what "
