@@ -44,8 +44,8 @@ enum FileState {
     Known { header: u16, checked_s: u32, bases: [u32; BASES_KEPT] },
     /// Its header was changed while a write was under way: what that write remembers is void.
     Changed,
-    /// There is none: it must be created.
-    Missing,
+    /// There is none: it must be created, which has failed so often in a row.
+    Missing { failures: u8 },
     /// It could not be written.
     Failing { attempts: u8, is_own_fault: bool, retry_s: u32 },
 }
@@ -118,7 +118,7 @@ impl SeriesFiles {
     ) -> Readiness {
         match *self.state(metric) {
             FileState::Unseen | FileState::Changed => Readiness::Open,
-            FileState::Missing => Readiness::Create,
+            FileState::Missing { .. } => Readiness::Create,
             FileState::Failing { retry_s, is_own_fault, .. } if elapsed_s < retry_s => {
                 Readiness::Later { is_own_fault }
             }
@@ -167,15 +167,22 @@ impl SeriesFiles {
 
     /// There is no such file.
     pub(crate) fn missing(&mut self, metric: MetricId) {
-        self.set(metric, FileState::Missing);
+        // It is looked for before each try to create it; that it is still missing is no news.
+        self.set(metric, FileState::Missing { failures: self.failures(metric) });
+    }
+
+    /// How often in a row the metric's file could not be written.
+    fn failures(&self, metric: MetricId) -> u8 {
+        match *self.state(metric) {
+            FileState::Failing { attempts, .. } => attempts.saturating_add(1),
+            FileState::Missing { failures } => failures,
+            _ => 0,
+        }
     }
 
     /// The file could not be written. Returns true at the first failure in a row.
     pub(crate) fn failed(&mut self, metric: MetricId, is_own_fault: bool, elapsed_s: u32) -> bool {
-        let attempts = match *self.state(metric) {
-            FileState::Failing { attempts, .. } => attempts.saturating_add(1),
-            _ => 0,
-        };
+        let attempts = self.failures(metric);
         let wait_s = RETRY_S_MIN.checked_shl(u32::from(attempts)).map_or(RETRY_S_MAX, |wait_s| {
             if wait_s == 0 { RETRY_S_MAX } else { wait_s.min(RETRY_S_MAX) }
         });

@@ -37,6 +37,8 @@ struct World {
     shard: Shard,
     now: Instant,
     files: BTreeMap<String, BTreeMap<u32, f64>>,
+    /// What the shard told of outcomes.
+    told: usize,
 }
 
 impl World {
@@ -44,7 +46,7 @@ impl World {
         let now = Instant::now();
         let mut shard = Shard::new(options, Arc::new(Rules::default()), now);
         shard.set_time(NOW_S);
-        World { shard, now, files: BTreeMap::new() }
+        World { shard, now, files: BTreeMap::new(), told: 0 }
     }
 
     fn send(&mut self, name: &str, timestamp: f64, value: f64) {
@@ -61,7 +63,8 @@ impl World {
             match self.shard.next_flush(self.now, &mut job) {
                 NextJob::Ready => {
                     written += usize::from(self.work(&mut job, &fault));
-                    self.shard.complete(&mut job, self.now);
+                    let news = self.shard.complete(&mut job, self.now);
+                    self.told += usize::from(news.is_some());
                 }
                 NextJob::Busy => {}
                 NextJob::Wait(_) | NextJob::SweepOver => return written,
@@ -218,6 +221,30 @@ fn a_failing_file_keeps_its_points_within_the_limit_and_others_go_on() {
         world.sweep(|_| Some(failed(false)));
     }
     assert_eq!(world.shard.points_of(b"m").len(), 100, "a full disk costs no point");
+    world.check_accounts();
+}
+
+#[test]
+fn a_file_that_cannot_be_created_is_tried_less_and_less_often_and_told_of_once() {
+    let mut world = World::new(options());
+    world.send("new", f64::from(NOW_S), 1.0);
+    // Each try looks for the file first, which is not there, and then creates it.
+    let looks = std::cell::Cell::new(0);
+    for _ in 0..600 {
+        world.sweep(|_| {
+            looks.set(looks.get() + 1);
+            (looks.get() % 2 == 0).then(|| failed(false))
+        });
+        world.now += Duration::from_secs(1);
+    }
+    // At 0, 1, 3, 7 ... 511 s.
+    assert_eq!(looks.get(), 2 * 10);
+    assert_eq!(world.told, 1);
+    world.now += Duration::from_secs(300);
+    assert_eq!(world.sweep(|_| None), 1);
+    world.send("new", f64::from(NOW_S + 60), 1.0);
+    assert_eq!(world.sweep(|_| Some(failed(false))), 0);
+    assert_eq!(world.told, 2, "after a write a failure is news again");
     world.check_accounts();
 }
 
