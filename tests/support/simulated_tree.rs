@@ -147,7 +147,8 @@ impl SimulatedTree {
             Some((inode, _)) => *inode,
             None => self.open(&path, job.create.is_some())?,
         };
-        if self.locked.as_ref() == Some(&path) {
+        // Nobody has the lock of a file that has no name yet.
+        if created.is_none() && self.locked.as_ref() == Some(&path) {
             return Err(Outcome::Locked);
         }
         let bytes = self.files[inode].seen.len() as u64;
@@ -169,9 +170,16 @@ impl SimulatedTree {
         let created = job.create.is_some() && !checked;
         let mut update = std::mem::take(&mut self.update);
         update.begin_many(&header, &bases, &job.points, job.now_s);
-        let result = self.transfer(inode, &mut update);
+        let mut result = self.transfer(inode, &mut update);
         let (bases, too_old) = (*update.bases(), update.outcome().points_too_old);
         self.update = update;
+        if created {
+            result = result.and_then(|()| self.name(inode, &path));
+        }
+        if result.is_err() && created {
+            // Nothing is left of a file without a name.
+            self.files[inode] = File::default();
+        }
         result?;
         job.known = Some(Known { header, inode: number, bases });
         let too_old_count = u32::try_from(too_old).expect("few points");
@@ -204,7 +212,7 @@ impl SimulatedTree {
         }
     }
 
-    /// A new file; `None` when the name is taken.
+    /// A new file, which has no name yet; `None` when the name is taken.
     fn create(
         &mut self,
         path: &[u8],
@@ -227,9 +235,14 @@ impl SimulatedTree {
         seen.resize(usize::try_from(header.file_bytes()).expect("a small file"), 0);
         let kept = vec![0; seen.len()];
         self.files.push(File { seen, kept, is_sized: false, dirty });
-        let inode = self.files.len() - 1;
+        Ok(Some((self.files.len() - 1, header)))
+    }
+
+    /// Gives a new file its name, when it has its points.
+    fn name(&mut self, inode: usize, path: &[u8]) -> Result<(), Outcome> {
+        self.burn(self.weather.open).map_err(|_| failed("create", false))?;
         self.change(Change::Link(path.to_vec(), inode));
-        Ok(Some((inode, header)))
+        Ok(())
     }
 
     fn open(&mut self, path: &[u8], is_creating: bool) -> Result<usize, Outcome> {
