@@ -418,10 +418,10 @@ def queries(setup):
         node.wait_for("accounting.stored", setup.metrics, 600)
         node.settle()
         sender = loadgen(node.ports["line tcp"], *setup.stream(4, 1_000_000, setup.start_s),
-                         "--window", 3600, "--duration", 10, background=True, yields=True)
+                         "--window", 3600, "--duration", 9, background=True, yields=True)
         time.sleep(1)
         answers = probe(node.ports["carbonlink"], 1000, 5, some_names(setup))
-        floor_answers = probe(other, 1000, 3, some_names(setup))
+        floor_answers = probe(other, 1000, 2, some_names(setup))
         sent = summary(sender)
     return [
         Row("answering time p99", "ms", [answers["p99"] / 1e3],
