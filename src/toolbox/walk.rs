@@ -122,14 +122,17 @@ impl<'a> Walk<'a> {
             Entries::Kept(children) => children.next(),
             Entries::Listed(listed) => {
                 for entry in listed {
-                    match self.scope.child(path, entry, states) {
-                        // What follows an error may be the same one for ever.
+                    match entry {
+                        Ok(entry) => {
+                            if let Some(child) = self.scope.child(&entry, states).transpose() {
+                                return Some(child);
+                            }
+                        }
+                        // What follows an error of the directory may be the same one for ever.
                         Err(error) => {
                             *entries = Entries::Kept(Vec::new().into_iter());
-                            return Some(Err(error));
+                            return Some(Err((path.clone(), error)));
                         }
-                        Ok(None) => {}
-                        Ok(Some(child)) => return Some(Ok(child)),
                     }
                 }
                 None
@@ -201,10 +204,10 @@ impl<'a> Scope<'a> {
         }
         let mut children = Vec::new();
         for entry in listed {
-            match self.child(directory, entry, states) {
-                Ok(child) => children.extend(child.map(Ok)),
+            match entry {
+                Ok(entry) => children.extend(self.child(&entry, states).transpose()),
                 Err(error) => {
-                    children.push(Err(error));
+                    children.push(Err((directory.to_owned(), error)));
                     break;
                 }
             }
@@ -252,11 +255,9 @@ impl<'a> Scope<'a> {
     /// The entry, if it is meant.
     fn child(
         &self,
-        directory: &Path,
-        entry: io::Result<DirEntry>,
+        entry: &DirEntry,
         states: &[State],
     ) -> Result<Option<Child>, (PathBuf, io::Error)> {
-        let entry = entry.map_err(|error| (directory.to_owned(), error))?;
         let kind = entry.file_type().map_err(|error| (entry.path(), error))?;
         Ok(self.meant(entry.file_name(), kind, states))
     }
