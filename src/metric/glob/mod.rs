@@ -163,7 +163,7 @@ impl Glob {
 
     /// Whether the pattern matches the whole name.
     pub fn matches(&self, name: &[u8]) -> bool {
-        let mut parts = name.split(|byte| *byte == b'.');
+        let mut parts = Parts(Some(name));
         if self.optional == 0 {
             let mut segments = self.segments.iter();
             return segments.all(|segment| parts.next().is_some_and(|part| segment.matches(part)))
@@ -187,7 +187,7 @@ impl Glob {
     /// Where a name is that has come here and has this segment next.
     pub fn step(&self, state: State, part: &[u8]) -> State {
         let mut next = state.0 & self.deep;
-        let mut left = state.0 & !self.whole();
+        let mut left = state.0 & !self.whole() & !self.deep;
         while left != 0 {
             let at = left.trailing_zeros();
             left &= left - 1;
@@ -238,6 +238,20 @@ impl Glob {
     }
 }
 
+/// The segments of a name; `None` behind the last.
+struct Parts<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let end = memchr::memchr(b'.', rest);
+        self.0 = end.map(|end| &rest[end + 1..]);
+        Some(end.map_or(rest, |end| &rest[..end]))
+    }
+}
+
 impl Segment {
     fn of(mut literals: Vec<Box<[u8]>>, wild: Vec<Wild>) -> Segment {
         literals.sort_unstable();
@@ -246,11 +260,12 @@ impl Segment {
     }
 
     fn matches(&self, part: &[u8]) -> bool {
-        let is_literal = || self.literals.binary_search_by(|text| (**text).cmp(part)).is_ok();
-        match part.is_empty() {
-            true => is_literal(),
-            false => self.wild.iter().any(|wild| wild.matches(part)) || is_literal(),
-        }
+        let is_literal = match &*self.literals {
+            [] => false,
+            [text] => **text == *part,
+            texts => texts.binary_search_by(|text| (**text).cmp(part)).is_ok(),
+        };
+        is_literal || (!part.is_empty() && self.wild.iter().any(|wild| wild.matches(part)))
     }
 }
 
@@ -273,7 +288,7 @@ impl Builder {
                 self.deep |= bit;
                 self.optional |= bit;
             }
-            let any = vec![Wild::any()];
+            let any = vec![Wild::Any];
             return if is_last { self.add(Segment::of(Vec::new(), any), at) } else { Ok(()) };
         }
         let count = texts.len();

@@ -18,7 +18,9 @@ pub(super) enum Text {
 /// A text that stands for many. Those with one `*` and nothing else need no search.
 #[derive(Debug, Clone)]
 pub(super) enum Wild {
-    /// `*`, `a*`, `*z`, `a*z`: what comes before and behind the star.
+    /// `*`.
+    Any,
+    /// `a*`, `*z`, `a*z`: what comes before and behind the star.
     Affixes(Box<[u8]>, Box<[u8]>),
     /// Anything else.
     Tokens(Box<[Token]>),
@@ -55,7 +57,7 @@ impl Text {
         let mut tokens = tokens(text);
         match tokens.as_mut_slice() {
             [Token::Literal(text)] => Text::Literal(std::mem::take(text)),
-            [Token::Star] => Text::Wild(Wild::any()),
+            [Token::Star] => Text::Wild(Wild::Any),
             [Token::Literal(prefix), Token::Star] => {
                 Text::Wild(Wild::Affixes(std::mem::take(prefix), Box::default()))
             }
@@ -71,14 +73,10 @@ impl Text {
 }
 
 impl Wild {
-    /// `*`.
-    pub(super) fn any() -> Wild {
-        Wild::Affixes(Box::default(), Box::default())
-    }
-
     /// Whether it stands for this.
     pub(super) fn matches(&self, part: &[u8]) -> bool {
         match self {
+            Wild::Any => true,
             Wild::Affixes(prefix, suffix) => {
                 part.len() >= prefix.len() + suffix.len()
                     && part.starts_with(prefix)
@@ -130,8 +128,9 @@ impl Token {
     /// The text from the first place where this may begin.
     fn place<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         match self {
+            // A search for all of it costs more to prepare than it saves on a component.
             Token::Literal(literal) => {
-                memchr::memmem::find(text, literal).map(|start| &text[start..])
+                memchr::memchr(*literal.first()?, text).map(|start| &text[start..])
             }
             _ => Some(text),
         }
