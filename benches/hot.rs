@@ -5,7 +5,8 @@ mod work;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use work::{
-    AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode, WhisperUpdate,
+    AcceptBatch, GlobMatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode,
+    WhisperUpdate,
 };
 
 /// Points of one run: more metrics than the processor's caches hold, unless it is only a test.
@@ -47,6 +48,9 @@ fn hot(criterion: &mut Criterion) {
     measure(c, "ingest_pickle", count, || IngestPickle::prepare(count), IngestPickle::run);
     measure(c, "log_encode", count, || LogEncode::prepare(count), LogEncode::run);
     measure(c, "accept_batch", count, || AcceptBatch::prepare(count), AcceptBatch::run);
+    measure(c, "glob_plain", count, || GlobMatch::plain(count), GlobMatch::run);
+    measure(c, "glob_list", count, || GlobMatch::list(count), GlobMatch::run);
+    measure(c, "glob_wild", count, || GlobMatch::wild(count), GlobMatch::run);
     let updates = count / 50;
     measure(c, "whisper_plan", updates, || WhisperUpdate::plan(updates), WhisperUpdate::run);
     let (points, updates) = (updates / 10 * 360, updates / 10);

@@ -9,7 +9,8 @@ use std::hint::black_box;
 
 use gungraun::prelude::*;
 use work::{
-    AcceptBatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode, WhisperUpdate,
+    AcceptBatch, GlobMatch, HashRoute, Ingest, IngestPickle, LineParse, LogEncode, PickleDecode,
+    WhisperUpdate,
 };
 
 /// Points of one run: their cost stands out from that of the first allocations.
@@ -82,6 +83,24 @@ fn accept_batch(mut work: AcceptBatch) -> (usize, AcceptBatch) {
 }
 
 #[library_benchmark]
+#[bench::names(args = (COUNT), setup = GlobMatch::plain)]
+fn glob_plain(mut work: GlobMatch) -> (usize, GlobMatch) {
+    (black_box(work.run()), work)
+}
+
+#[library_benchmark]
+#[bench::names(args = (COUNT), setup = GlobMatch::list)]
+fn glob_list(mut work: GlobMatch) -> (usize, GlobMatch) {
+    (black_box(work.run()), work)
+}
+
+#[library_benchmark]
+#[bench::names(args = (COUNT), setup = GlobMatch::wild)]
+fn glob_wild(mut work: GlobMatch) -> (usize, GlobMatch) {
+    (black_box(work.run()), work)
+}
+
+#[library_benchmark]
 #[bench::updates(args = (200), setup = WhisperUpdate::plan)]
 fn whisper_plan(mut work: WhisperUpdate) -> (usize, WhisperUpdate) {
     (black_box(work.run()), work)
@@ -107,6 +126,9 @@ library_benchmark_group!(
         ingest_pickle,
         log_encode,
         accept_batch,
+        glob_plain,
+        glob_list,
+        glob_wild,
         whisper_plan,
         whisper_rollup
     ]

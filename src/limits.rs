@@ -15,6 +15,24 @@ pub const COMPONENT_BYTES_MAX: usize = 251;
 /// components made another server create 38,001 directories.
 pub const NAME_DEPTH_MAX: usize = 64;
 
+/// Longest pattern of metric names in bytes: a thousand host names of thirty bytes in braces. A
+/// longer one is refused.
+pub const GLOB_BYTES_MAX: usize = 32 << 10;
+
+/// Most segments of a pattern; more are refused. A name of the deepest kind with a `**` in front of
+/// each of its components but the first fits.
+pub const GLOB_SEGMENTS_MAX: usize = 2 * NAME_DEPTH_MAX - 1;
+const _: () = assert!(GLOB_SEGMENTS_MAX < 128, "where a walk stands in a pattern is 128 bits");
+
+/// Most texts that the braces of a pattern may come to, all segments together; a pattern with more
+/// is refused. Thirteen pairs such as `{a,b}` in one segment would be 8,192.
+pub const GLOB_ALTERNATIVES_MAX: usize = 4_096;
+
+/// Most bytes that are written while braces are expanded: eight times the longest pattern. It
+/// bounds the memory and the time of reading a pattern; a pattern that needs more is refused.
+/// Matching takes at most so many steps for each byte of a name.
+pub const GLOB_EXPANDED_BYTES_MAX: usize = 256 << 10;
+
 /// Longest accepted line in bytes, without its LF; carbon's limit. A longer line closes its
 /// connection.
 pub const LINE_BYTES_MAX: usize = 16_384;

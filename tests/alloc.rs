@@ -1,5 +1,6 @@
 //! Receiving points of metrics that are known allocates nothing, whichever way they come; and what
-//! a metric without points takes, is as little as promised and what the shard says.
+//! a metric without points takes, is as little as promised and what the shard says. Nor does
+//! comparing a name with a pattern.
 //!
 //! What may allocate, and is kept out of the measured rounds: a new metric (its entry, its name),
 //! the first buffer of each lane between cores, and a further chunk of the slab from which all
@@ -17,6 +18,7 @@ use std::time::Instant;
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::BATCH_BYTES_MAX;
 use carbyne::metric::batch::{Batch, Content};
+use carbyne::metric::glob::Glob;
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
 use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome};
@@ -346,4 +348,26 @@ fn metrics_that_come_and_go_take_no_more_than_their_share() {
     }
     let metrics = usize::try_from(shard.gauges().metrics).expect("64 bits");
     assert!((60_000..90_000).contains(&metrics), "{metrics} metrics are known");
+}
+
+#[test]
+fn a_pattern_that_is_read_allocates_nothing() {
+    let globs = ["a.*.{b,c}[0-9].cpu*", "**.x*[!a]*b?.**", "{a,b*c,*[d-f]}.{,x}.c", "a.b.c"]
+        .map(|pattern| Glob::parse(pattern.as_bytes()).expect("a good pattern"));
+    let names = ["a.b.c", "a.x.b7.cpu0", "q.r.xyzzbc.d", "bac.c", "a.\u{e9}.c4.cpu"];
+    let before = COUNT.get();
+    let mut matches = 0;
+    for glob in &globs {
+        for name in names {
+            matches += usize::from(glob.matches(name.as_bytes()));
+            let parts = name.split('.').map(str::as_bytes);
+            let state = parts.fold(glob.start(), |state, part| {
+                matches += glob.literals(state).map_or(0, <[_]>::len);
+                glob.step(state, part)
+            });
+            matches += usize::from(glob.is_whole(state));
+        }
+    }
+    assert_eq!(COUNT.get() - before, 0);
+    assert!(matches > 10, "only {matches}");
 }

@@ -328,7 +328,8 @@ fn every_command_has_help() {
     };
     let help = text("--help");
     let names = ["info", "fetch", "dump", "create", "update", "merge", "fill", "diff"];
-    for name in names.into_iter().chain(["set-xff", "set-aggregation", "path", "verify", "resize"])
+    for name in
+        names.into_iter().chain(["set-xff", "set-aggregation", "path", "find", "verify", "resize"])
     {
         assert!(help.contains(&format!("\n  {name} ")), "{name}");
         let usage = format!("Usage: carbyne whisper {name} ");

@@ -1,4 +1,4 @@
-//! `carbyne whisper verify` and `resize` on a small tree: good, damaged, compressed, empty,
+//! `carbyne whisper verify`, `resize` and `find` on a small tree: good, damaged, compressed, empty,
 //! foreign and unfinished files.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
@@ -71,6 +71,14 @@ impl Drop for Place {
 
 /// Runs `carbyne whisper` in a directory; gives its status, its lines sorted, and its errors.
 fn run(directory: &Path, args: &[&str]) -> (i32, Vec<String>, String) {
+    let (status, text, errors) = run_unsorted(directory, args);
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    (status, lines, errors)
+}
+
+/// The same with the output as it came.
+fn run_unsorted(directory: &Path, args: &[&str]) -> (i32, String, String) {
     let done = Command::new(env!("CARGO_BIN_EXE_carbyne"))
         .arg("whisper")
         .args(args)
@@ -78,9 +86,7 @@ fn run(directory: &Path, args: &[&str]) -> (i32, Vec<String>, String) {
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let mut lines: Vec<String> = text(done.stdout).lines().map(str::to_owned).collect();
-    lines.sort();
-    (done.status.code().unwrap(), lines, text(done.stderr))
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
 }
 
 /// An hour of points, every ten seconds, counted from 0.
@@ -410,4 +416,133 @@ fn one_file_is_resized_with_a_copy() {
     check(&["frobnicate"], 64, "unknown command");
     assert_eq!(run(&place.0, &["verify", "--help"]).0, 0);
     assert_eq!(run(&place.0, &["resize", "--help"]).0, 0);
+}
+
+#[test]
+fn find_prints_names_in_order() {
+    let place = tree("find");
+    for path in ["a/b.wsp", "a/b-x.wsp", "b/c/d.wsp", "b/.hidden.wsp", "b/.wsp", "b/x.y.wsp"] {
+        place.put(&format!("data/{path}"), b"");
+    }
+    place.put("data/b/d.ir/e.wsp", b"");
+    place.put("data/b/new\nline.wsp", b"");
+    std::os::unix::fs::symlink(place.0.join("data/a"), place.0.join("data/link")).unwrap();
+    std::os::unix::fs::symlink(place.0.join("data/packed.wsp"), place.0.join("data/other/l.wsp"))
+        .unwrap();
+    let check = |args: &[&str], want: &str| {
+        let (status, text, errors) = run_unsorted(&place.0, &[&["find", "data"], args].concat());
+        let want_status = i32::from(want.is_empty());
+        assert_eq!((text.as_str(), errors.as_str(), status), (want, "", want_status), "{args:?}");
+    };
+    let hash = "0123456789abcdef".repeat(4);
+    let all = "a.b\na.b.empty\na.b.two\na.b-x\na.one\na.short\nb.c.d\nb.new\\nline\n\
+               other.three\npacked\n";
+    check(&["**"], &format!("_tagged.012.345.{hash}\n{all}"));
+    check(&["[!_]*.**", "packed"], all);
+    check(&["a.b", "a.b", "a.b*"], "a.b\na.b-x\n");
+    check(&["a.b*", "--branches"], "a.b\na.b.\na.b-x\n");
+    check(&["{a,b}", "--branches"], "a.\nb.\n");
+    check(&["{a,b}"], "");
+    check(&["b.", "b.x", "b.x.y", "b.d.ir.e", "link.*", "other.l"], "b.\n");
+    check(&["b.**.d"], "b.c.d\n");
+    check(&["a.{one,b.two,nothing}"], "");
+    check(&["a.{one,two}", "a.b.{one,two}", "--paths"], "data/a/b/two.wsp\ndata/a/one.wsp\n");
+    check(&["b.n*", "-0"], "b.new\nline\0");
+    check(&["b.n*", "--paths"], "data/b/new\\nline.wsp\n");
+    let json = "{\"name\":\"a.b\",\"isLeaf\":true,\"path\":\"data/a/b.wsp\"}\n\
+                {\"name\":\"a.b\",\"isLeaf\":false,\"path\":\"data/a/b\"}\n";
+    check(&["a.b", "--json", "--branches"], json);
+    // A tagged series by its name in any spelling, and by its file.
+    let series = "_tagged/eff/aae/some_DOT_metric;tag1=value2;tag2=value_DOT_2";
+    place.put(&format!("data/{series}.wsp"), b"");
+    let name = "some.metric;tag1=value2;tag2=value.2\n";
+    check(&["some.metric;tag2=value.2;tag1=value2"], name);
+    check(&["some.*;tag1=value2;tag2=value.2"], "");
+    check(&["_tagged.e*.*.*;tag?=*"], &(series.replace('/', ".") + "\n"));
+    // A part of the tree, whose names begin above it.
+    let (status, text, _) = run_unsorted(&place.0, &["find", "data/a", "a.*", "--root", "data"]);
+    assert_eq!((status, text.as_str()), (0, "a.b\na.b-x\na.one\na.short\n"));
+    assert_eq!(run(&place.0, &["find", "data/a", "other.*", "--root", "data"]).0, 1);
+}
+
+#[test]
+fn find_says_what_it_cannot_do() {
+    let place = tree("find-wrong");
+    let check = |args: &[&str], status: i32, problem: &str| {
+        let (got, lines, errors) = run(&place.0, args);
+        assert_eq!((got, lines.len()), (status, 0), "{args:?}: {errors}");
+        assert!(errors.contains(problem), "{args:?}: {errors}");
+    };
+    check(&["find"], 64, "whisper find: needs a file");
+    check(&["find", "data"], 64, "needs a pattern");
+    check(&["find", "data", "a", ""], 64, "``: the pattern is empty");
+    let deep = "x.".repeat(200);
+    check(&["find", "data", &deep], 64, "more than 127 segments at byte 254");
+    check(&["find", "data", "a\n;b=c"], 64, "name_control_character");
+    check(&["find", "data", "a", "--json", "-0"], 64, "--null has no meaning with --json");
+    check(&["find", "data", "a", "--root", "a"], 64, "does not begin with a");
+    check(&["find", "nowhere", "a"], 1, "nowhere: No such file");
+    check(&["find", "data/a/one.wsp", "a"], 1, "not a directory");
+    check(&["verify", "data", "--match", "."], 64, "`.`: the pattern is empty");
+    check(&["verify", "data", "--root", "data"], 64, "--root has no meaning without --match");
+    check(&["verify", "data/a/one.wsp", "--match", "a.*"], 64, "needs --root");
+    check(&["resize", "data", "1m:1d", "--root", "data"], 64, "without --schemas or --match");
+    check(&["resize", "data/a/one.wsp", "1m:1d", "--match", "a"], 64, "--match has no meaning");
+}
+
+#[test]
+fn trees_are_narrowed_to_what_matches() {
+    let place = tree("match");
+    let verify = ["verify", "data", "--match", "a.*", "--match", "packed"];
+    let (status, lines, _) = run(&place.0, &verify);
+    let want = [
+        "3 files: 1 good, 0 suspect, 1 damaged, 1 compressed, 0 unreadable",
+        "data/a/short.wsp: damaged: file of 4336 bytes with archives up to byte 4348",
+        "data/packed.wsp: compressed: compressed go-whisper file",
+    ];
+    assert_eq!((status, lines), (1, want.map(str::to_owned).to_vec()));
+    let one = ["verify", "data/a/b/two.wsp", "--root", "data", "--match"];
+    for (pattern, count) in [("a.**", "1 files"), ("a.*", "0 files")] {
+        let (status, lines, _) = run(&place.0, &[&one[..], &[pattern]].concat());
+        assert!(status == 0 && lines[0].starts_with(count), "{lines:?}");
+    }
+    // Of the others, not even what an interrupted run has left is touched.
+    for path in ["data/a/one.wsp.carbyne-resize", "data/other/three.wsp.carbyne-resize"] {
+        place.put(path, b"");
+    }
+    let before = contents(&place.0);
+    let resize = ["resize", "data", "10s:10m", "--now", "1700000000"];
+    let only = ["--match", "a.on[e]", "--match", "a.b*.t*"];
+    let (status, lines, errors) = run(&place.0, &[&resize[..], &only].concat());
+    let want = "2 resized, 0 fit, 0 no name, 0 no rule, 0 compressed, 0 damaged, 0 failed, \
+                1 unfinished; 8696 to 1496 bytes";
+    assert_eq!((status, lines, errors.as_str()), (0, vec![want.to_owned()], ""));
+    let changed: Vec<String> = before
+        .into_iter()
+        .filter(|(path, bytes)| fs::read(place.0.join(path)).ok().as_ref() != Some(bytes))
+        .map(|(path, _)| path)
+        .collect();
+    let want = ["data/a/b/two.wsp", "data/a/one.wsp", "data/a/one.wsp.carbyne-resize"];
+    assert_eq!(changed, want);
+    // With the rules of names, which begin at the root too.
+    let part = ["resize", "data/a", "--schemas", "schemas", "--root", "data", "--match"];
+    let (_, lines, _) = run(&place.0, &[&part[..], &["a.b.tw[o]", "--dry-run"]].concat());
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[1], "data/a/b/two.wsp: would be resized: 748 to 18040 bytes");
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_told() {
+    let place = tree("match-closed");
+    let closed = place.0.join("data/closed");
+    fs::create_dir(&closed).unwrap();
+    // Closed to all but root, who finds it empty.
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let is_open = fs::read_dir(&closed).is_ok();
+    let (status, text, errors) = run_unsorted(&place.0, &["find", "data", "other.*"]);
+    assert_eq!((status, text.as_str(), errors.as_str()), (0, "other.three\n", ""));
+    let (status, text, errors) = run_unsorted(&place.0, &["find", "data", "{closed,other}.**"]);
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((status, text.as_str()), (i32::from(!is_open), "other.three\n"));
+    assert_eq!(errors.contains("data/closed: Permission denied"), !is_open, "{errors}");
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::BATCH_BYTES_MAX;
+use carbyne::metric::glob::Glob;
 use carbyne::metric::point::Point;
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
@@ -146,6 +147,48 @@ impl HashRoute {
     /// Names of which one of all shards is the owner.
     pub fn run(&mut self) -> usize {
         self.names.iter().filter(|name| owner(name.as_bytes(), 16).0 < 16).count()
+    }
+}
+
+/// Names that are compared with patterns.
+pub struct GlobMatch {
+    globs: Vec<Glob>,
+    names: Vec<String>,
+    matches: usize,
+}
+
+impl GlobMatch {
+    /// What most patterns are made of: literals, and stars before, behind and between them.
+    pub fn plain(count: usize) -> GlobMatch {
+        let patterns = ["haggar.agent.*.metrics.m0*", "*.a*t.*7.metrics.*", "haggar.agent.003.*.*"];
+        GlobMatch::prepare(count, &patterns, count + count / 10 + count / 100)
+    }
+
+    /// A thousand names in braces.
+    pub fn list(count: usize) -> GlobMatch {
+        let texts: Vec<String> = (0..1_000).map(|n| format!("m{:08}", n * 2)).collect();
+        let pattern = format!("haggar.agent.*.metrics.{{{}}}", texts.join(","));
+        GlobMatch::prepare(count, &[&pattern], count.div_ceil(2).min(1_000))
+    }
+
+    /// Characters one by one, several stars, and any depth.
+    pub fn wild(count: usize) -> GlobMatch {
+        let patterns =
+            ["haggar.*g?nt.[0-9][!5-9]?.metrics.*0*[02468]", "**.agent.**.metrics.**.m*[13579]"];
+        GlobMatch::prepare(count, &patterns, count / 4 + count / 2)
+    }
+
+    fn prepare(count: usize, patterns: &[&str], matches: usize) -> GlobMatch {
+        let read = |pattern: &&str| Glob::parse(pattern.as_bytes()).expect("a good pattern");
+        GlobMatch { globs: patterns.iter().map(read).collect(), names: names(count), matches }
+    }
+
+    /// Names looked at.
+    pub fn run(&mut self) -> usize {
+        let matches =
+            |glob: &Glob| self.names.iter().filter(|name| glob.matches(name.as_bytes())).count();
+        assert_eq!(self.globs.iter().map(matches).sum::<usize>(), self.matches);
+        self.names.len()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The arguments of one command: options in any place, one or two words an option, the last wins.
+//! The arguments of one command: options in any place, one or two words an option, the last wins
+//! unless a command asks for all.
 //!
 //! A long option may be cut short as long as it stays the only one, as in the Python tools.
 
@@ -89,6 +90,12 @@ impl Args {
     pub(super) fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
         let given = self.given.iter().rfind(|(name, _)| *name == long);
         given.map(|(name, value)| text_of(value, &format!("--{name}"))).transpose()
+    }
+
+    /// All values of an option that may be given several times.
+    pub(super) fn texts_of(&self, long: &str) -> Result<Vec<&str>, Failure> {
+        let given = self.given.iter().filter(|(name, _)| *name == long);
+        given.map(|(name, value)| text_of(value, &format!("--{name}"))).collect()
     }
 
     /// The value of an option that is a time in seconds since the epoch.

@@ -19,6 +19,8 @@ use super::json::Json;
 use super::replace::{UNFINISHED, is_unfinished, remove_unfinished, replace};
 use super::resize::Methods;
 use super::tree::{self, Options};
+use super::walk::Scope;
+use super::wanted::{Wanted, names_root};
 use super::{EXIT_FAILED, Failure, Session};
 
 /// Longest rules file in bytes; a longer one is refused.
@@ -102,20 +104,11 @@ pub(super) fn by_rules(
     schemas: &Path,
     session: &mut Session<'_>,
 ) -> Result<u8, Failure> {
-    let root = args.path_of("root");
-    let root = root.as_deref().unwrap_or(path);
-    if path.strip_prefix(root).is_err() {
-        let (path, root) = (path.display(), root.display());
-        return Err(Failure::Usage(format!("{path} does not begin with {root}")));
-    }
-    if path.is_file() && path == root {
-        let problem = "a single file needs --root, so that its name is known";
-        return Err(Failure::Usage(problem.to_owned()));
-    }
+    let root = names_root(args, path)?;
     let aggregation = args.path_of("aggregation");
     let rules = read_rules(schemas, aggregation.as_deref(), session)?;
     let with_methods = aggregation.is_some();
-    migrate_tree(args, path, Layouts::Rules { rules: &rules, root, with_methods }, session)
+    migrate_tree(args, path, Layouts::Rules { rules: &rules, root: &root, with_methods }, session)
 }
 
 /// Brings all files of a tree to the same archives, those of `header`.
@@ -137,13 +130,10 @@ fn migrate_tree(
 ) -> Result<u8, Failure> {
     let (is_json, dry_run) = (args.has("json"), args.has("dry-run"));
     let task = Task { layouts, dry_run, now_s: args.now_s()? };
-    let options = Options {
-        path,
-        skip: None,
-        other_suffix: Some(UNFINISHED),
-        jobs: tree::jobs(args)?,
-        progress: args.has("progress"),
-    };
+    let wanted = Wanted::of(args, path)?;
+    let scope =
+        Scope { other_suffix: Some(UNFINISHED), wanted: wanted.as_ref(), ..Scope::of(path) };
+    let options = Options { scope, jobs: tree::jobs(args)?, progress: args.has("progress") };
     let mut counts = [0_u64; LABELS.len()];
     let (mut old_bytes, mut new_bytes, mut is_bad) = (0, 0, false);
     let work = |entry: Result<&Path, (&Path, io::Error)>| {

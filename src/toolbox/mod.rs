@@ -9,15 +9,18 @@
 //! opens files ([`file`]), lets [`crate::whisper`] do the work in memory, and prints
 //! ([`python`], [`json`]). Blocking calls are right here: nothing else runs in the process.
 //!
-//! Two commands take whole trees, [`verify`] and [`resize`]: [`tree`] walks a directory and shares
-//! its files out among threads, [`progress`] tells how far they are, [`replace`] exchanges a file
-//! under a running node. Findings are printed as they come, in no order; a summary ends them.
+//! Three commands take whole trees: [`walk`] goes through one, [`wanted`] narrows it to the metrics
+//! that match patterns. [`find`] prints these, in order. For [`verify`] and [`resize`], [`tree`]
+//! shares the files out among threads, [`progress`] tells how far they are, [`replace`] exchanges a
+//! file under a running node. Their findings are printed as they come, in no order; a summary ends
+//! them.
 
 mod args;
 mod combine;
 mod create;
 mod diff;
 mod file;
+mod find;
 mod info;
 mod json;
 mod migrate;
@@ -31,6 +34,8 @@ mod show;
 mod tree;
 mod update;
 mod verify;
+mod walk;
+mod wanted;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -52,7 +57,7 @@ struct Subcommand {
 }
 
 /// All commands, in the order of the help.
-const SUBCOMMANDS: [&Subcommand; 13] = [
+const SUBCOMMANDS: [&Subcommand; 14] = [
     &info::INFO,
     &show::FETCH,
     &show::DUMP,
@@ -64,6 +69,7 @@ const SUBCOMMANDS: [&Subcommand; 13] = [
     &settings::SET_XFF,
     &settings::SET_AGGREGATION,
     &path::PATH,
+    &find::FIND,
     &verify::VERIFY,
     &resize::RESIZE,
 ];
@@ -84,6 +90,7 @@ Looks at Whisper files and changes them, with the flags and the output of Python
   set-xff FILE XFF                   another xFilesFactor
   set-aggregation FILE METHOD [XFF]  another aggregation method
   path NAME...                       the files of metric names
+  find TREE GLOB...                  the metrics that match patterns
   verify PATH                        damaged files of a tree
   resize PATH ...                    files in other archives: one file, or a tree by its schemas
 

@@ -35,6 +35,9 @@ A TREE, all its files to the same archives, with --xFilesFactor and --aggregatio
 or each file to the archives that storage-schemas.conf gives its name now:
   --schemas FILE      storage-schemas.conf; TREE may be a single file
   --aggregation FILE  storage-aggregation.conf; without it files keep method and xFilesFactor
+In both ways:
+  --match GLOB        only files of metrics that match, see `carbyne whisper find --help`; may be
+                      given several times. Other directories are not read
   --root DIR          the data directory, where names begin, if TREE is only a part of it
 Archives of the same step are copied; coarser ones are rolled up from finer ones with the new
 method and xFilesFactor; coarse points stay where nothing finer is known. No copies are kept. Left
@@ -64,6 +67,7 @@ Exit status: 0 = done, 1 = a file is damaged or could not be resized, 64 = bad a
         flag("force"),
         value("schemas"),
         value("aggregation"),
+        value("match"),
         value("root"),
         flag("dry-run"),
         value("now"),
@@ -100,8 +104,8 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let is_tree = path.is_dir() || args.has("schemas");
     let foreign: &[&str] = match (is_tree, args.has("schemas")) {
         (true, true) => &["xFilesFactor", "aggregationMethod", "aggregate", "newfile", "nobackup"],
-        (true, false) => &["aggregation", "root", "aggregate", "newfile", "nobackup"],
-        (false, _) => &["aggregation", "root"],
+        (true, false) => &["aggregation", "aggregate", "newfile", "nobackup"],
+        (false, _) => &["aggregation", "root", "match"],
     };
     if let Some(option) = foreign.iter().find(|option| args.has(option)) {
         let what = match (is_tree, args.has("schemas")) {
@@ -110,6 +114,10 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             (false, _) => "without --schemas",
         };
         return Err(Failure::Usage(format!("--{option} has no meaning {what}")));
+    }
+    if is_tree && args.has("root") && !args.has("schemas") && !args.has("match") {
+        let problem = "--root has no meaning without --schemas or --match";
+        return Err(Failure::Usage(problem.to_owned()));
     }
     fs::metadata(&path).map_err(Failure::at(&path))?;
     match args.path_of("schemas") {

@@ -3,15 +3,11 @@
 //! ```text
 //! walk --batches--> worker ... worker --findings--> the calling thread: prints and counts
 //! ```
-//! One thread walks, depth first, holding one open directory a level, and hands out batches of
-//! paths over bounded queues; it waits when all are full. A worker gives a finding for each file
-//! that is worth one; the queue of findings is bounded too, so a slow reader of the output slows
-//! the work down. Symbolic links are not followed: a link out of the tree is none of its files,
-//! and one inside would name a file twice.
+//! One thread walks ([`super::walk`]) and hands out batches of paths over bounded queues; it waits
+//! when all are full. A worker gives a finding for each file that is worth one; the queue of
+//! findings is bounded too, so a slow reader of the output slows the work down.
 
-use std::fs::{self, ReadDir};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -20,6 +16,7 @@ use std::thread;
 use super::Failure;
 use super::args::Args;
 use super::progress::{Counters, Progress, TICK};
+use super::walk::{Scope, Walk};
 
 /// Most threads a command may be told to use.
 const JOBS_MAX: usize = 1_024;
@@ -32,9 +29,6 @@ const BATCHES: usize = 4;
 
 /// Findings that wait to be printed.
 const FINDINGS: usize = 1_024;
-
-/// Extension of a Whisper file.
-const SUFFIX: &[u8] = b".wsp";
 
 /// As many threads as `--jobs` says, or one for each processor there is for us.
 pub(super) fn jobs(args: &Args) -> Result<usize, Failure> {
@@ -58,12 +52,7 @@ pub(super) fn shown(path: &Path) -> String {
 /// What to walk, and how.
 #[derive(Debug)]
 pub(super) struct Options<'a> {
-    /// A tree, or one file.
-    pub(super) path: &'a Path,
-    /// A directory inside that is left out.
-    pub(super) skip: Option<&'a Path>,
-    /// What else than `.wsp` a file's name may end in to be looked at.
-    pub(super) other_suffix: Option<&'a str>,
+    pub(super) scope: Scope<'a>,
     /// Threads that work.
     pub(super) jobs: usize,
     /// The progress is shown even where standard error is no terminal.
@@ -88,7 +77,7 @@ impl Options<'_> {
             let (finding_to, findings) = sync_channel::<F>(FINDINGS);
             let mut queues = Vec::new();
             for _ in 0..self.jobs {
-                let (to, from) = sync_channel::<Vec<Entry>>(BATCHES);
+                let (to, from) = sync_channel::<Vec<File>>(BATCHES);
                 let (finding_to, counters, work) = (finding_to.clone(), &counters, &work);
                 scope.spawn(move || run_worker(&from, &finding_to, counters, work));
                 queues.push(to);
@@ -116,85 +105,15 @@ impl Options<'_> {
         })
     }
 
-    fn walk(&self) -> Walk<'_> {
-        Walk { first: Some(self.path), open: Vec::new(), options: self }
-    }
-
-    fn is_wanted(&self, path: &Path) -> bool {
-        let name = path.as_os_str().as_bytes();
-        let is_other = |suffix: &str| name.ends_with(suffix.as_bytes());
-        name.ends_with(SUFFIX) || self.other_suffix.is_some_and(is_other)
+    fn walk(&self) -> impl Iterator<Item = File> {
+        Walk::new(self.scope).map(|entry| entry.map(|found| found.path))
     }
 }
 
 /// A file, or what cannot be read.
-type Entry = Result<PathBuf, (PathBuf, io::Error)>;
+type File = Result<PathBuf, (PathBuf, io::Error)>;
 
-/// Depth first through a tree; a file given by itself is a tree of one.
-struct Walk<'a> {
-    first: Option<&'a Path>,
-    open: Vec<(PathBuf, ReadDir)>,
-    options: &'a Options<'a>,
-}
-
-impl Walk<'_> {
-    fn enter(&mut self, path: PathBuf) -> Option<Entry> {
-        if self.options.skip.is_some_and(|skip| skip == path) {
-            return None;
-        }
-        match fs::read_dir(&path) {
-            Ok(entries) => {
-                self.open.push((path, entries));
-                None
-            }
-            Err(error) => Some(Err((path, error))),
-        }
-    }
-}
-
-impl Iterator for Walk<'_> {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        if let Some(path) = self.first.take() {
-            if !path.is_dir() {
-                return Some(Ok(path.to_owned()));
-            }
-            if let Some(error) = self.enter(path.to_owned()) {
-                return Some(error);
-            }
-        }
-        loop {
-            let (directory, entries) = self.open.last_mut()?;
-            let entry = match entries.next() {
-                Some(Ok(entry)) => entry,
-                Some(Err(error)) => {
-                    let (directory, _) = self.open.pop()?;
-                    return Some(Err((directory, error)));
-                }
-                None => {
-                    self.open.pop();
-                    continue;
-                }
-            };
-            let path = directory.join(entry.file_name());
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if let Some(error) = self.enter(path) {
-                        return Some(error);
-                    }
-                }
-                Ok(kind) if kind.is_file() && self.options.is_wanted(&path) => {
-                    return Some(Ok(path));
-                }
-                Ok(_) => {}
-                Err(error) => return Some(Err((path, error))),
-            }
-        }
-    }
-}
-
-fn count(walk: Walk<'_>, counters: &Counters) {
+fn count(walk: impl Iterator<Item = File>, counters: &Counters) {
     for _ in walk {
         counters.found.fetch_add(1, Ordering::Relaxed);
         if counters.stop.load(Ordering::Relaxed) {
@@ -205,11 +124,15 @@ fn count(walk: Walk<'_>, counters: &Counters) {
 }
 
 /// Gives each batch to a worker with room, or waits for the next in turn.
-fn hand_out(walk: Walk<'_>, queues: Vec<SyncSender<Vec<Entry>>>, counters: &Counters) {
+fn hand_out(
+    walk: impl Iterator<Item = File>,
+    queues: Vec<SyncSender<Vec<File>>>,
+    counters: &Counters,
+) {
     let mut walk = walk.fuse();
     let mut turn = 0;
     while !counters.stop.load(Ordering::Relaxed) {
-        let mut batch: Vec<Entry> = walk.by_ref().take(BATCH).collect();
+        let mut batch: Vec<File> = walk.by_ref().take(BATCH).collect();
         if batch.is_empty() {
             return;
         }
@@ -230,7 +153,7 @@ fn hand_out(walk: Walk<'_>, queues: Vec<SyncSender<Vec<Entry>>>, counters: &Coun
 }
 
 fn run_worker<F>(
-    from: &Receiver<Vec<Entry>>,
+    from: &Receiver<Vec<File>>,
     findings: &SyncSender<F>,
     counters: &Counters,
     work: &impl Fn(Result<&Path, (&Path, io::Error)>) -> Option<F>,
@@ -252,6 +175,8 @@ fn run_worker<F>(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -276,13 +201,9 @@ mod tests {
         std::os::unix::fs::symlink(&root, root.join("a/loop")).expect("make a link");
         std::os::unix::fs::symlink(root.join("x.wsp"), root.join("l.wsp")).expect("make a link");
         for jobs in [1, 3] {
-            let options = Options {
-                path: &root,
-                skip: Some(&skip),
-                other_suffix: Some(".wsp.left"),
-                jobs,
-                progress: false,
-            };
+            let scope =
+                Scope { skip: Some(&skip), other_suffix: Some(".wsp.left"), ..Scope::of(&root) };
+            let options = Options { scope, jobs, progress: false };
             let mut seen = Vec::new();
             let tell = |path: PathBuf| -> io::Result<()> {
                 seen.push(path);
@@ -296,8 +217,7 @@ mod tests {
             assert!(seen.contains(&root.join("x.wsp.left")));
         }
         // A reader that has seen enough ends the work.
-        let options =
-            Options { path: &root, skip: None, other_suffix: None, jobs: 2, progress: false };
+        let options = Options { scope: Scope::of(&root), jobs: 2, progress: false };
         let work = |entry: Result<&Path, (&Path, io::Error)>| entry.ok().map(Path::to_owned);
         let refuse = |_| Err(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(options.for_each(work, refuse, &mut io::sink()).is_err());

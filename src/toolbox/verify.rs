@@ -16,6 +16,8 @@ use super::file::{self, Access, Held, Refusal};
 use super::json::Json;
 use super::replace::sync_directory_of;
 use super::tree::{self, Options};
+use super::walk::Scope;
+use super::wanted::Wanted;
 use super::{EXIT_FAILED, Failure, Session, Subcommand};
 
 pub(super) const VERIFY: Subcommand = Subcommand {
@@ -31,6 +33,9 @@ the reason, one a line, and ends with a count. Symbolic links are not followed.
   --dry-run         says what --quarantine would move, and moves nothing
   --slots           also reads every slot and lists files with points that cannot be found; these
                     files still work and are not moved
+  --match GLOB      only files of metrics that match, see `carbyne whisper find --help`; may be
+                    given several times. Other directories are not read
+  --root DIR        the data directory, where names begin, if PATH is only a part of it
   --json            a JSON object a line
   --jobs N          threads, by default one a processor; with --slots each holds a file in memory
   --progress        progress on standard error even if it is no terminal
@@ -44,6 +49,8 @@ Exit status: 0 = all can be used, 1 = damaged or unreadable files were found, 64
         value("quarantine"),
         flag("dry-run"),
         flag("slots"),
+        value("match"),
+        value("root"),
         flag("json"),
         value("jobs"),
         flag("progress"),
@@ -92,17 +99,16 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     };
     let jobs = tree::jobs(args)?;
     fs::metadata(&asked.path).map_err(Failure::at(&asked.path))?;
+    let wanted = Wanted::of(args, &asked.path)?;
+    if wanted.is_none() && args.has("root") {
+        return Err(Failure::Usage("--root has no meaning without --match".to_owned()));
+    }
     if let Some(place) = asked.quarantine.as_deref().filter(|_| !asked.dry_run) {
         fs::create_dir_all(place).map_err(Failure::at(place))?;
     }
     let skip = asked.quarantine.as_deref().and_then(|place| below(&asked.path, place));
-    let options = Options {
-        path: &asked.path,
-        skip: skip.as_deref(),
-        other_suffix: None,
-        jobs,
-        progress: args.has("progress"),
-    };
+    let scope = Scope { skip: skip.as_deref(), wanted: wanted.as_ref(), ..Scope::of(&asked.path) };
+    let options = Options { scope, jobs, progress: args.has("progress") };
     let mut counts = [0_u64; LABELS.len()];
     let work = |entry: Result<&Path, (&Path, io::Error)>| Some(check(&asked, entry));
     let out = &mut *session.out;
