@@ -39,7 +39,7 @@ fn main() -> Result<(), Failure> {
         ["update", root, list] => update(Path::new(root), Path::new(list)),
         ["append", file, bytes, count] => append(Path::new(file), bytes.parse()?, count.parse()?),
         ["create", root, bytes, count] => create(Path::new(root), bytes.parse()?, count.parse()?),
-        _ => Err("floors receive | answer | update ROOT LIST | append | create PATH BYTES COUNT".into()),
+        _ => Err("floors receive | answer | update | append | create ARGUMENT...".into()),
     }
 }
 

@@ -109,8 +109,8 @@ pub fn send(core: &Core, also_open: bool) {
 }
 
 /// Asks a shard; the answer is kept in the core. The caller has made sure that no more than
-/// `QUESTIONS_MAX` questions are open. Points for that shard are sent first, but the answer does not
-/// wait for them.
+/// `QUESTIONS_MAX` questions are open. Points for that shard are sent first, but the answer does
+/// not wait for them.
 pub fn ask(core: &Core, owner: ShardId, question: Question) {
     let is_own = core.shard.borrow().id() == owner;
     if is_own {
