@@ -20,7 +20,7 @@ pub const NAME_DEPTH_MAX: usize = 64;
 pub const GLOB_BYTES_MAX: usize = 32 << 10;
 
 /// Most segments of a pattern; more are refused. A name of the deepest kind with a `**` in front of
-/// each of its components but the first fits.
+/// each of its components but the first fits; at the end `**` takes two.
 pub const GLOB_SEGMENTS_MAX: usize = 2 * NAME_DEPTH_MAX - 1;
 const _: () = assert!(GLOB_SEGMENTS_MAX < 128, "where a walk stands in a pattern is 128 bits");
 

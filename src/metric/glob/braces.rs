@@ -31,6 +31,8 @@ impl Room {
         }
     }
 
+    /// Takes room for bytes that are written. A text that is begun takes a byte, so that empty ones
+    /// have an end too.
     fn write(&mut self, bytes: usize, at: usize) -> Result<(), GlobError> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or(GlobError::TooMuchText { at })?;
         Ok(())
@@ -81,12 +83,12 @@ impl Open {
         room.check(count, at)?;
         let other_bytes: usize = others.iter().map(Vec::len).sum();
         if let [other] = others.as_slice() {
-            room.write(count * other_bytes, at)?;
+            room.write(count * (other_bytes + 1), at)?;
             self.texts.iter_mut().for_each(|text| text.extend_from_slice(other));
             return Ok(());
         }
         let bytes: usize = self.texts.iter().map(Vec::len).sum();
-        room.write(bytes * others.len() + other_bytes * self.texts.len(), at)?;
+        room.write(bytes * others.len() + other_bytes * self.texts.len() + count, at)?;
         let joined = |text: &Vec<u8>| -> Vec<Vec<u8>> {
             others.iter().map(|other| [text.as_slice(), other].concat()).collect()
         };
@@ -108,8 +110,12 @@ pub(super) fn expand(
         let at = at + offset;
         match byte {
             b'\\' => {}
-            b'{' if has_partner[offset] => around.push(std::mem::replace(&mut open, Open::new())),
+            b'{' if has_partner[offset] => {
+                room.write(1, at)?;
+                around.push(std::mem::replace(&mut open, Open::new()));
+            }
             b',' if !around.is_empty() => {
+                room.write(1, at)?;
                 open.end(at, room)?;
                 open.texts.push(Vec::new());
             }

@@ -60,9 +60,9 @@ pub enum GlobError {
         /// Where the first that is too many begins.
         at: usize,
     },
-    /// Braces that come to more than [`GLOB_ALTERNATIVES_MAX`] texts.
+    /// Segments and braces that come to more than [`GLOB_ALTERNATIVES_MAX`] texts.
     TooManyAlternatives {
-        /// The byte with which they do.
+        /// The byte with which they do, or the segment that begins there.
         at: usize,
     },
     /// Braces that come to more than [`GLOB_EXPANDED_BYTES_MAX`] bytes.
@@ -106,6 +106,7 @@ pub struct Glob {
     deep: u128,
     /// A bit for each segment that may be left out: `**`, and `{,b}`.
     optional: u128,
+    shrinks: bool,
 }
 
 /// How far into a pattern the segments of a name have come: a bit for each segment that may be
@@ -161,6 +162,12 @@ impl Glob {
         builder.finish()
     }
 
+    /// Whether a segment other than `**` is left out or may be, as in `a..b` and `a.{,b}.c`: who
+    /// has written an empty one may have meant something else.
+    pub fn shrinks(&self) -> bool {
+        self.shrinks
+    }
+
     /// Whether the pattern matches the whole name.
     pub fn matches(&self, name: &[u8]) -> bool {
         let mut parts = Parts(Some(name));
@@ -208,7 +215,8 @@ impl Glob {
         state.0 & !self.whole() != 0
     }
 
-    /// The only segments that lead on from here, sorted, each once; `None` if there are others.
+    /// The only segments that lead on from here, sorted, each once. `None` if there are others, or
+    /// if the next segment may be left out.
     pub fn literals(&self, state: State) -> Option<&[Box<[u8]>]> {
         let next = state.0 & !self.whole();
         if next == 0 {
@@ -275,6 +283,7 @@ struct Builder {
     segments: Vec<Segment>,
     deep: u128,
     optional: u128,
+    shrinks: bool,
 }
 
 impl Builder {
@@ -300,6 +309,7 @@ impl Builder {
             }
         }
         let kept = literals.len() + wild.len();
+        self.shrinks |= kept < count;
         if kept == 0 {
             return Ok(());
         }
@@ -324,6 +334,7 @@ impl Builder {
         {
             return Err(GlobError::Empty);
         }
-        Ok(Glob { segments: self.segments.into(), deep: self.deep, optional: self.optional })
+        let Builder { segments, deep, optional, shrinks } = self;
+        Ok(Glob { segments: segments.into(), deep, optional, shrinks })
     }
 }

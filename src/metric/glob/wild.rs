@@ -174,6 +174,8 @@ impl Class {
 
 /// The pieces of a text: no two stars and no two literals in a row.
 fn tokens(text: &[u8]) -> Vec<Token> {
+    // Behind it no class ends: looking for an end from each `[` would take time without bound.
+    let last_end = text.iter().rposition(|&byte| byte == b']').unwrap_or(0);
     let mut tokens = Vec::new();
     let mut literal = Vec::new();
     let mut at = 0;
@@ -181,7 +183,7 @@ fn tokens(text: &[u8]) -> Vec<Token> {
         let (token, bytes) = match byte {
             b'*' => (Token::Star, 1),
             b'?' => (Token::One, 1),
-            b'[' => match class_bytes(&text[at..]) {
+            b'[' => match class_bytes(&text[at..=last_end.max(at)]) {
                 Some(bytes) => (class(&text[at + 1..at + bytes - 1]), bytes),
                 None => (Token::Literal([b'['].into()), 1),
             },
