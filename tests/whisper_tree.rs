@@ -484,6 +484,15 @@ fn find_says_what_it_cannot_do() {
     check(&["find", "nowhere", "a"], 1, "nowhere: No such file");
     check(&["find", "data/a/one.wsp", "a"], 1, "not a directory");
     check(&["verify", "data", "--match", "."], 64, "`.`: the pattern is empty");
+    // What an unset variable leaves behind, and a star that was to be none.
+    for pattern in ["a..b", ".**", "a.{}.b", "a.{,b}.c"] {
+        check(&["verify", "data", "--match", pattern], 64, "a component is empty or may be");
+        check(&["resize", "data", "1m:1d", "--match", pattern], 64, "a component is empty");
+    }
+    check(&["verify", "data", "--match", "a.\\*"], 64, "a backslash protects nothing");
+    check(&["find", "data", "a", "--root="], 64, "--root is empty");
+    // A forgotten value does not swallow the next option.
+    check(&["verify", "data", "--quarantine", "--dry-run"], 64, "`--dry-run` is an option");
     check(&["verify", "data", "--root", "data"], 64, "--root has no meaning without --match");
     check(&["verify", "data/a/one.wsp", "--match", "a.*"], 64, "needs --root");
     check(&["resize", "data", "1m:1d", "--root", "data"], 64, "without --schemas or --match");
@@ -502,10 +511,13 @@ fn trees_are_narrowed_to_what_matches() {
     ];
     assert_eq!((status, lines), (1, want.map(str::to_owned).to_vec()));
     let one = ["verify", "data/a/b/two.wsp", "--root", "data", "--match"];
-    for (pattern, count) in [("a.**", "1 files"), ("a.*", "0 files")] {
-        let (status, lines, _) = run(&place.0, &[&one[..], &[pattern]].concat());
-        assert!(status == 0 && lines[0].starts_with(count), "{lines:?}");
+    for (pattern, want, count) in [("a.**", 0, "1 files"), ("a.*", 1, "0 files")] {
+        let (status, lines, errors) = run(&place.0, &[&one[..], &[pattern]].concat());
+        assert!(status == want && lines[0].starts_with(count), "{lines:?}");
+        assert_eq!(errors.contains("no file matches --match"), want == 1, "{errors}");
     }
+    let (status, _, errors) = run(&place.0, &["resize", "data", "1m:1d", "--match", "a.none"]);
+    assert!(status == 1 && errors.contains("no file matches --match"), "{errors}");
     // Of the others, not even what an interrupted run has left is touched.
     for path in ["data/a/one.wsp.carbyne-resize", "data/other/three.wsp.carbyne-resize"] {
         place.put(path, b"");

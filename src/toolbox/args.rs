@@ -4,6 +4,7 @@
 //! A long option may be cut short as long as it stays the only one, as in the Python tools.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser};
@@ -68,7 +69,7 @@ impl Args {
             };
             let option = option.ok_or_else(|| usage(arg.unexpected()))?;
             let value = match option.takes_value {
-                true => parser.value().map_err(usage)?,
+                true => value_of(&mut parser, option.long)?,
                 false => OsString::new(),
             };
             read.given.push((option.long, value));
@@ -156,6 +157,22 @@ impl Args {
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         let first = self.words.first().map(PathBuf::from);
         first.ok_or_else(|| Failure::Usage("needs a file".to_owned()))
+    }
+}
+
+/// The value of an option. That the next option is none is what a forgotten value looks like; one
+/// that begins so is given with `=`.
+fn value_of(parser: &mut Parser, long: &str) -> Result<OsString, Failure> {
+    if let Some(value) = parser.optional_value() {
+        return Ok(value);
+    }
+    let value = parser.value().map_err(usage)?;
+    match value.as_bytes().starts_with(b"--") {
+        true => Err(Failure::Usage(format!(
+            "--{long} needs a value, and `{}` is an option",
+            value.to_string_lossy()
+        ))),
+        false => Ok(value),
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const FIND: Subcommand = Subcommand {
 Usage: carbyne whisper find [OPTION...] TREE GLOB...
 
 Prints the metrics below TREE, the data directory, whose names match one of the patterns: one name
-a line, in order. Quote patterns, so that the shell leaves them alone:
+a line, in the order of their components. Quote patterns, so that the shell leaves them alone:
 
   carbyne whisper find /var/lib/graphite/whisper 'servers.web*.cpu.{user,sys}'
 
@@ -38,9 +38,9 @@ Backslashes are ignored. A tagged series is found as graphite-web finds it: by i
   --json      a JSON object a line; values that are not UTF-8 are made so
   --root DIR  the data directory, where names begin, if TREE is only a part of it
 
-Only directories are read below which a name can match, and none where all patterns name the next
-component. Symbolic links are not followed. Memory is taken for the entries of the open directories
-that match.
+Only directories are read below which a name can match, and none where all patterns name the few
+components that come next. Symbolic links are not followed. Memory is taken for the entries of the
+open directories that match.
 
 Exit status: 0 = metrics were found, 1 = none, or a directory could not be read, 64 = bad arguments.
 ",
@@ -119,7 +119,7 @@ fn line_of(args: &Args, found: &Found, wanted: &Wanted, root: &Path) -> Vec<u8> 
     text
 }
 
-/// The dotted name of a file or directory below the data directory. Others than
+/// The dotted name of a file or directory below the data directory. Unlike
 /// [`crate::metric::name::name_of_path`] it also names those that no node would create.
 fn name_of(path: &Path, root: &Path) -> Vec<u8> {
     let relative = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();

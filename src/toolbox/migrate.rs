@@ -179,6 +179,9 @@ fn migrate_tree(
         }
     };
     session.out.write_all(summary.as_bytes())?;
+    if wanted.is_some() && counts.iter().sum::<u64>() == 0 {
+        return Err(Failure::Failed("no file matches --match".to_owned()));
+    }
     Ok(if is_bad { EXIT_FAILED } else { 0 })
 }
 

@@ -121,7 +121,7 @@ enum Failure {
 impl Failure {
     /// Makes failures that name a file.
     fn at<E: ToString>(path: &Path) -> impl Fn(E) -> Failure {
-        move |reason| Failure::Failed(format!("{}: {}", path.display(), reason.to_string()))
+        move |reason| Failure::Failed(format!("{}: {}", tree::shown(path), reason.to_string()))
     }
 }
 

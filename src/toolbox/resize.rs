@@ -37,7 +37,8 @@ or each file to the archives that storage-schemas.conf gives its name now:
   --aggregation FILE  storage-aggregation.conf; without it files keep method and xFilesFactor
 In both ways:
   --match GLOB        only files of metrics that match, see `carbyne whisper find --help`; may be
-                      given several times. Other directories are not read
+                      given several times. Other directories are not read. A pattern with an
+                      empty component or a backslash is refused
   --root DIR          the data directory, where names begin, if TREE is only a part of it
 Archives of the same step are copied; coarser ones are rolled up from finer ones with the new
 method and xFilesFactor; coarse points stay where nothing finer is known. No copies are kept. Left
@@ -56,7 +57,8 @@ is rebuilt beside the old one under its lock, synced, and renamed over it; the n
 file at its next update. A file that changes under its lock all the same is left as it is. The
 command may be interrupted and started again.
 
-Exit status: 0 = done, 1 = a file is damaged or could not be resized, 64 = bad arguments.
+Exit status: 0 = done, 1 = a file is damaged or could not be resized, or none matches, 64 = bad
+arguments.
 ",
     options: &[
         value("xFilesFactor"),

@@ -34,7 +34,8 @@ the reason, one a line, and ends with a count. Symbolic links are not followed.
   --slots           also reads every slot and lists files with points that cannot be found; these
                     files still work and are not moved
   --match GLOB      only files of metrics that match, see `carbyne whisper find --help`; may be
-                    given several times. Other directories are not read
+                    given several times. Other directories are not read. A pattern with an empty
+                    component or a backslash is refused
   --root DIR        the data directory, where names begin, if PATH is only a part of it
   --json            a JSON object a line
   --jobs N          threads, by default one a processor; with --slots each holds a file in memory
@@ -43,7 +44,8 @@ the reason, one a line, and ends with a count. Symbolic links are not followed.
 A node may be running: a file is read without its lock, and a damaged one moved under it. Only a
 node with `flock = true` respects that, but no node writes into a file that it finds damaged.
 
-Exit status: 0 = all can be used, 1 = damaged or unreadable files were found, 64 = bad arguments.
+Exit status: 0 = all can be used, 1 = damaged or unreadable files were found, or none that match,
+64 = bad arguments.
 ",
     options: &[
         value("quarantine"),
@@ -130,6 +132,9 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     } else {
         let parts = counts.iter().zip(LABELS).map(|(count, label)| format!("{count} {label}"));
         writeln!(session.out, "{files} files: {}", parts.collect::<Vec<_>>().join(", "))?;
+    }
+    if wanted.is_some() && files == 0 {
+        return Err(Failure::Failed("no file matches --match".to_owned()));
     }
     let is_bad = [State::Suspect, State::Damaged, State::Unreadable];
     Ok(if is_bad.iter().any(|state| counts[*state as usize] > 0) { EXIT_FAILED } else { 0 })

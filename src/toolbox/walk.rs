@@ -18,6 +18,10 @@ use super::wanted::{Wanted, is_component};
 /// Extension of a Whisper file.
 pub(super) const SUFFIX: &str = ".wsp";
 
+/// Most components of a directory that are looked up one by one. A look costs as much as some tens
+/// of entries of a list.
+const LOOK_UPS_MAX: usize = 16;
+
 /// What to walk, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope<'a> {
@@ -171,7 +175,9 @@ impl Iterator for Walk<'_> {
             if goes_on {
                 let below = |wanted: &Wanted| wanted.below(states, child.name.as_bytes());
                 let states = self.scope.wanted.map_or(Vec::new(), below);
-                self.error = self.enter(path.clone(), states);
+                // One that is gone since it was listed is none of the tree.
+                let is_there = |entry: &Entry| !entry.as_ref().is_err_and(|(_, e)| is_missing(e));
+                self.error = self.enter(path.clone(), states).filter(is_there);
             }
             if let Some(pattern) = pattern {
                 return Some(Ok(Found { path, is_branch, pattern }));
@@ -191,10 +197,12 @@ impl<'a> Scope<'a> {
 
     /// The entries of a directory that are meant, or its reader.
     fn entries(&self, directory: &Path, states: &[State]) -> io::Result<Entries> {
-        if let Some(parts) = self.wanted.and_then(|wanted| wanted.literals(states)) {
+        if let Some(wanted) = self.wanted
+            && let Some(parts) = wanted.literals(states).filter(|parts| parts.len() <= LOOK_UPS_MAX)
+        {
             let mut children = Vec::new();
             for part in parts {
-                self.look_up(directory, part, states, &mut children);
+                self.look_up(wanted, directory, part, states, &mut children)?;
             }
             return Ok(Entries::Kept(children.into_iter()));
         }
@@ -228,28 +236,33 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The files and the directory of one component.
+    /// The files and the directory of one component, as far as they can be meant.
     fn look_up(
         &self,
+        wanted: &Wanted,
         directory: &Path,
         part: &[u8],
         states: &[State],
         found: &mut Vec<Result<Child, (PathBuf, io::Error)>>,
-    ) {
-        for suffix in [Some(SUFFIX), self.other_suffix, Some("")].into_iter().flatten() {
+    ) -> io::Result<()> {
+        let below = wanted.below(states, part);
+        let is_matched = wanted.matched(&below).is_some();
+        let is_branch = wanted.goes_on(&below) || (is_matched && self.branches);
+        let files = [Some(SUFFIX), self.other_suffix].into_iter().flatten().filter(|_| is_matched);
+        for suffix in files.chain(is_branch.then_some("")) {
             let name = OsString::from_vec([part, suffix.as_bytes()].concat());
             if name.is_empty() {
                 continue;
             }
-            let path = directory.join(&name);
-            match fs::symlink_metadata(&path) {
+            match fs::symlink_metadata(directory.join(&name)) {
                 Ok(metadata) => {
                     found.extend(self.meant(name, metadata.file_type(), states).map(Ok));
                 }
                 Err(error) if is_missing(&error) => {}
-                Err(error) => found.push(Err((path, error))),
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// The entry, if it is meant.

@@ -47,7 +47,7 @@ impl Wanted {
                     wanted.start = wanted.below(&wanted.start, part.as_bytes());
                 }
                 _ => {
-                    let path = relative.display();
+                    let path = tree::shown(relative);
                     return Err(Failure::Usage(format!("no metric lies in {path} below --root")));
                 }
             }
@@ -55,11 +55,22 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// What `--match` and `--root` ask for, if they do.
+    /// What `--match` and `--root` ask for, if they do. Files are moved and written by it, so that
+    /// a pattern which means more than it seems to is refused: with an empty component, as an unset
+    /// variable leaves behind, or a backslash.
     pub(super) fn of(args: &Args, path: &Path) -> Result<Option<Wanted>, Failure> {
         let texts = args.texts_of("match")?;
         if texts.is_empty() {
             return Ok(None);
+        }
+        for text in &texts {
+            if text.contains('\\') {
+                return Err(refused(text, &"a backslash protects nothing; [*] is a star"));
+            }
+            if !text.contains(';') && Glob::parse(text.as_bytes()).is_ok_and(|glob| glob.shrinks())
+            {
+                return Err(refused(text, &"a component is empty or may be"));
+            }
         }
         let root = names_root(args, path)?;
         Wanted::read(&texts, path, &root).map(Some)
@@ -153,8 +164,11 @@ pub(super) fn is_component(part: &[u8]) -> bool {
 /// The directory where the names of a tree begin: `--root`, or the tree.
 pub(super) fn names_root(args: &Args, path: &Path) -> Result<PathBuf, Failure> {
     let root = args.path_of("root").unwrap_or_else(|| path.to_owned());
+    if root.as_os_str().is_empty() {
+        return Err(Failure::Usage("--root is empty".to_owned()));
+    }
     if path.strip_prefix(&root).is_err() {
-        let (path, root) = (path.display(), root.display());
+        let (path, root) = (tree::shown(path), tree::shown(&root));
         return Err(Failure::Usage(format!("{path} does not begin with {root}")));
     }
     if path.is_file() && path == root {

@@ -111,6 +111,7 @@ def test_two_patterns_of_any_depth(tree):
 
 @pytest.mark.parametrize("pattern, want", [
     ("servers.web*.cpu.user", {"servers"}),
+    # All its components are named: they are looked up.
     ("servers.{web01,db1}.cpu.{user,sys}", set()),
     ("servers.web*.*.user", {"servers", "servers/web01", "servers/web02"}),
     ("*.b", {""}),
@@ -119,8 +120,12 @@ def test_two_patterns_of_any_depth(tree):
 ])
 def test_only_directories_that_can_match_are_read(tree, tmp_path, pattern, want):
     trace = tmp_path / "trace"
-    subprocess.run(["strace", "-f", "-qq", "-y", "-e", "trace=getdents64", "-o", trace,
-                    *real_command(), "whisper", "find", tree, pattern], stdout=subprocess.DEVNULL)
+    done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", "trace=getdents64", "-o", trace,
+                           *real_command(), "whisper", "find", tree, pattern],
+                          stdout=subprocess.PIPE, text=True)
+    found = set(done.stdout.split())
+    assert found == {name for name, is_leaf in theirs(tree, pattern) if is_leaf}
+    assert done.returncode == (0 if found else 1)
     read = {os.path.relpath(line.split("<")[1].split(">")[0], tree)
             for line in trace.read_text().splitlines() if "<" in line}
     assert {"" if path == "." else path for path in read} == want
