@@ -44,10 +44,10 @@ enum FileState {
     Known { header: u16, checked_s: u32, bases: [u32; BASES_KEPT] },
     /// Its header was changed while a write was under way: what that write remembers is void.
     Changed,
-    /// There is none: it must be created, which has failed so often in a row.
-    Missing { failures: u8 },
-    /// It could not be written.
-    Failing { attempts: u8, is_own_fault: bool, retry_s: u32 },
+    /// There is none: it must be created. What was to be done with it has failed so often in a row.
+    Missing { failures: u8, is_told: bool },
+    /// It could not be written, so often in a row. `is_told`: the operator knows why not.
+    Failing { failures: u8, is_told: bool, is_own_fault: bool, retry_s: u32 },
 }
 
 /// Whether a metric's file may be written now, and how.
@@ -168,27 +168,37 @@ impl SeriesFiles {
     /// There is no such file.
     pub(crate) fn missing(&mut self, metric: MetricId) {
         // It is looked for before each try to create it; that it is still missing is no news.
-        self.set(metric, FileState::Missing { failures: self.failures(metric) });
+        let (failures, is_told) = self.failures(metric);
+        self.set(metric, FileState::Missing { failures, is_told });
     }
 
-    /// How often in a row the metric's file could not be written.
-    fn failures(&self, metric: MetricId) -> u8 {
+    /// How often in a row the metric's file could not be written, and whether that was told.
+    fn failures(&self, metric: MetricId) -> (u8, bool) {
         match *self.state(metric) {
-            FileState::Failing { attempts, .. } => attempts.saturating_add(1),
-            FileState::Missing { failures } => failures,
-            _ => 0,
+            FileState::Failing { failures, is_told, .. }
+            | FileState::Missing { failures, is_told } => (failures, is_told),
+            _ => (0, false),
         }
     }
 
-    /// The file could not be written. Returns true at the first failure in a row.
-    pub(crate) fn failed(&mut self, metric: MetricId, is_own_fault: bool, elapsed_s: u32) -> bool {
-        let attempts = self.failures(metric);
-        let wait_s = RETRY_S_MIN.checked_shl(u32::from(attempts)).map_or(RETRY_S_MAX, |wait_s| {
+    /// The file could not be written, and `tells` says that this is worth telling. Returns true if
+    /// it has not been told since the file was written last.
+    pub(crate) fn failed(
+        &mut self,
+        metric: MetricId,
+        is_own_fault: bool,
+        tells: bool,
+        elapsed_s: u32,
+    ) -> bool {
+        let (failures, was_told) = self.failures(metric);
+        let wait_s = RETRY_S_MIN.checked_shl(u32::from(failures)).map_or(RETRY_S_MAX, |wait_s| {
             if wait_s == 0 { RETRY_S_MAX } else { wait_s.min(RETRY_S_MAX) }
         });
         let retry_s = elapsed_s + wait_s;
-        self.set(metric, FileState::Failing { attempts, is_own_fault, retry_s });
-        attempts == 0
+        let failures = failures.saturating_add(1);
+        let is_told = was_told || tells;
+        self.set(metric, FileState::Failing { failures, is_told, is_own_fault, retry_s });
+        tells && !was_told
     }
 
     /// Every failed file may be tried again at once.

@@ -246,6 +246,19 @@ fn a_file_that_cannot_be_created_is_tried_less_and_less_often_and_told_of_once()
     assert_eq!(world.sweep(|_| Some(failed(false))), 0);
     assert_eq!(world.told, 2, "after a write a failure is news again");
     world.check_accounts();
+
+    // Another program has the file, which nobody is told, then removes it; and none can be made.
+    let mut world = World::new(options());
+    world.send("held", f64::from(NOW_S), 1.0);
+    world.sweep(|_| Some(Outcome::Locked));
+    assert_eq!(world.told, 0);
+    world.now += Duration::from_secs(2);
+    looks.set(0);
+    world.sweep(|_| {
+        looks.set(looks.get() + 1);
+        (looks.get() % 2 == 0).then(|| failed(false))
+    });
+    assert_eq!((looks.get(), world.told), (2, 1));
 }
 
 #[test]
