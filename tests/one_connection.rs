@@ -75,7 +75,15 @@ fn the_last_point_wins_and_all_are_counted() {
     let wanted = last_values(LINES, base_s);
     let mut client = node.client();
     for (metric, wanted) in wanted.iter().enumerate() {
-        let found: BTreeMap<u32, f64> = client.query(&name_of(metric)).into_iter().collect();
+        // The last ones may be on their way to their core still.
+        let mut found = BTreeMap::new();
+        for _ in 0..100 {
+            found = client.query(&name_of(metric)).into_iter().collect();
+            if found == *wanted {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         assert_eq!(found, *wanted, "{}", name_of(metric));
     }
     let (code, log) = node.stop();

@@ -103,6 +103,8 @@ fn every_point_is_found_again_and_the_counters_add_up() {
     let sent: u64 = (0..metric_count).map(|metric| rounds[metric % CONNECTIONS] as u64).sum();
     wait_for("all points received", || node.own("accounting.received_tcp") == Some(sent as f64));
     assert!(node.is_alive());
+    // The last ones may be on their way to their core still.
+    std::thread::sleep(Duration::from_secs(1));
 
     let wanted: Vec<Vec<Option<f64>>> = rounds.iter().map(|&count| expected(count)).collect();
     let names: Vec<String> = (0..metric_count).map(name_of).collect();
