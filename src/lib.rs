@@ -22,14 +22,14 @@
 //! ```
 //! Bytes are parsed where they arrive, the name is made canonical and hashed once, and the point
 //! goes to the core that owns the name: into its cache at once, or into the batch for it. From
-//! then on it is readable; it stays readable from memory until its write is confirmed, and in the
-//! log until its file is on stable storage.
+//! when its owner has it, it is readable; it stays readable from memory until its write is
+//! confirmed, and in the log until its file is on stable storage.
 //!
 //! # Code map, in reading order
 //! | module | owns |
 //! |---|---|
 //! | [`limits`] | every hard bound, and what "full" does |
-//! | [`metric`] | the nouns that flow: name, point, batch, series |
+//! | [`metric`] | the nouns that flow: name, point, batch, series; patterns of names |
 //! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink |
 //! | [`schema`] | storage-schemas and storage-aggregation rules |
 //! | [`cache`] | points that are not in their file yet; the order of writing |

@@ -109,8 +109,8 @@ pub fn send(core: &Core, also_open: bool) {
 }
 
 /// Asks a shard; the answer is kept in the core. The caller has made sure that no more than
-/// `QUESTIONS_MAX` questions are open. Points for that shard are sent first, but the answer does
-/// not wait for them.
+/// `QUESTIONS_MAX` questions are open. Points that wait to be sent are sent first, but the
+/// answer does not wait for them.
 pub fn ask(core: &Core, owner: ShardId, question: Question) {
     let is_own = core.shard.borrow().id() == owner;
     if is_own {
@@ -271,8 +271,8 @@ fn take_batch(core: &Core) -> bool {
     found
 }
 
-/// Answers with what the shard has. Batches that still wait in its links are some milliseconds old,
-/// and taking them first made the slowest answers half as slow again.
+/// Answers with what the shard has. Batches that wait in its links are some milliseconds old, as
+/// long as the shard is not full, and taking them first made the slowest answers slower by half.
 fn take_questions(core: &Core) -> bool {
     let mut found = false;
     let count = core.peers.borrow().len();
