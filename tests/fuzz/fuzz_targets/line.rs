@@ -26,10 +26,11 @@ fn check_name(name: &[u8]) {
 fuzz_target!(|data: &[u8]| {
     let mut lines = Lines::new(data);
     for line in lines.by_ref() {
-        if let Ok(raw) = parse(line) {
+        if let Ok(raw) = line {
             check_name(raw.name);
         }
     }
+    let _ = parse(data);
     assert!(lines.consumed_bytes() <= data.len());
     if let Ok(rest) = lines.rest() {
         let _ = parse_unterminated(rest, data.len() % 2 == 0);
