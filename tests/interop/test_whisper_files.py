@@ -145,8 +145,9 @@ EXPECTED = {"rules.first.count": ("1s:1m,10s:10m", 0, "sum"),
 @check(bug="one-schema", sees="has retentions")
 def test_each_metric_gets_the_first_rule_that_matches(start):
     node = start(schemas=RULES, aggregation=METHOD_RULES, whisper=FAR_FLUSH)
-    node.send([(name, 1, int(time.time())) for name in EXPECTED])
-    wait_for_points(node, [])
+    points = [(name, 1, int(time.time())) for name in EXPECTED]
+    node.send(points)
+    wait_for_points(node, points)
     node.stop()
     for name, (retentions, xff, method) in EXPECTED.items():
         info = whisper.info(str(node.path(name)))
