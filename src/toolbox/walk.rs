@@ -71,7 +71,7 @@ struct Level {
 
 enum Entries {
     Listed(ReadDir),
-    Kept(vec::IntoIter<Result<Child, (PathBuf, io::Error)>>),
+    Kept(vec::IntoIter<Listed>),
 }
 
 /// An entry that is meant.
@@ -79,6 +79,9 @@ struct Child {
     name: OsString,
     kind: Kind,
 }
+
+/// An entry that is meant, or what cannot be read.
+type Listed = Result<Child, (PathBuf, io::Error)>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -120,7 +123,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next entry of the innermost directory that is meant; `None` if there are no more.
-    fn child(&mut self) -> Option<Result<Child, (PathBuf, io::Error)>> {
+    fn child(&mut self) -> Option<Listed> {
         let Level { path, entries, states } = self.open.last_mut()?;
         match entries {
             Entries::Kept(children) => children.next(),
@@ -243,7 +246,7 @@ impl<'a> Scope<'a> {
         directory: &Path,
         part: &[u8],
         states: &[State],
-        found: &mut Vec<Result<Child, (PathBuf, io::Error)>>,
+        found: &mut Vec<Listed>,
     ) -> io::Result<()> {
         let below = wanted.below(states, part);
         let is_matched = wanted.matched(&below).is_some();

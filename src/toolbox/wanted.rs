@@ -12,6 +12,7 @@ use crate::metric::glob::{Glob, State};
 use crate::metric::name;
 
 use super::args::Args;
+use super::walk::SUFFIX;
 use super::{Failure, tree};
 
 /// How much of a wrong pattern an error shows.
@@ -90,7 +91,7 @@ impl Wanted {
         for hash_tagged in [true, false] {
             // Of some names only the hash fits into a path.
             if name::file_path(name, hash_tagged, &mut path).is_ok() {
-                let dotted: Vec<u8> = path[..path.len() - ".wsp".len()]
+                let dotted: Vec<u8> = path[..path.len() - SUFFIX.len()]
                     .iter()
                     .map(|&byte| if byte == b'/' { b'.' } else { byte })
                     .collect();
