@@ -315,7 +315,7 @@ impl Shard {
             }
             Outcome::Locked => {
                 self.keep_all(metric);
-                self.files.failed(metric, false, false, elapsed_s);
+                self.files.locked(metric, elapsed_s);
                 None
             }
             Outcome::Failed { action, reason, is_own_fault } => {
@@ -341,7 +341,7 @@ impl Shard {
         let kept = self.cache.restore(metric, limit);
         self.count_restored(kept);
         self.counters.write_errors += 1;
-        if !self.files.failed(metric, is_own_fault, true, elapsed_s) {
+        if !self.files.failed(metric, is_own_fault, elapsed_s) {
             return None;
         }
         let name = String::from_utf8_lossy(self.cache.name(metric));

@@ -181,24 +181,26 @@ impl SeriesFiles {
         }
     }
 
-    /// The file could not be written, and `tells` says that this is worth telling. Returns true if
-    /// it has not been told since the file was written last.
-    pub(crate) fn failed(
-        &mut self,
-        metric: MetricId,
-        is_own_fault: bool,
-        tells: bool,
-        elapsed_s: u32,
-    ) -> bool {
+    /// The file could not be written, which is told. Returns true if that is news: it has not been
+    /// told since the file was written last.
+    pub(crate) fn failed(&mut self, metric: MetricId, is_own_fault: bool, elapsed_s: u32) -> bool {
+        let (_, was_told) = self.failures(metric);
+        self.put_off(metric, is_own_fault, true, elapsed_s);
+        !was_told
+    }
+
+    /// Another program has the file's lock, which is nobody's fault and told to nobody.
+    pub(crate) fn locked(&mut self, metric: MetricId, elapsed_s: u32) {
+        self.put_off(metric, false, false, elapsed_s);
+    }
+
+    /// One more failure in a row: the next try waits longer.
+    fn put_off(&mut self, metric: MetricId, is_own_fault: bool, tells: bool, elapsed_s: u32) {
         let (failures, was_told) = self.failures(metric);
-        let wait_s = RETRY_S_MIN.checked_shl(u32::from(failures)).map_or(RETRY_S_MAX, |wait_s| {
-            if wait_s == 0 { RETRY_S_MAX } else { wait_s.min(RETRY_S_MAX) }
-        });
-        let retry_s = elapsed_s + wait_s;
+        let retry_s = elapsed_s + wait_s(failures);
         let failures = failures.saturating_add(1);
         let is_told = was_told || tells;
         self.set(metric, FileState::Failing { failures, is_told, is_own_fault, retry_s });
-        tells && !was_told
     }
 
     /// Every failed file may be tried again at once.
@@ -233,5 +235,13 @@ impl SeriesFiles {
             self.headers.push(header.clone());
         }
         Some(place)
+    }
+}
+
+/// How long a file that has failed so often before waits for its next try.
+fn wait_s(failures: u8) -> u32 {
+    match RETRY_S_MIN.checked_shl(u32::from(failures)) {
+        None | Some(0) => RETRY_S_MAX,
+        Some(wait_s) => wait_s.min(RETRY_S_MAX),
     }
 }

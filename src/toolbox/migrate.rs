@@ -179,9 +179,7 @@ fn migrate_tree(
         }
     };
     session.out.write_all(summary.as_bytes())?;
-    if wanted.is_some() && counts.iter().sum::<u64>() == 0 {
-        return Err(Failure::Failed("no file matches --match".to_owned()));
-    }
+    Wanted::check_found(wanted.as_ref(), counts.iter().sum())?;
     Ok(if is_bad { EXIT_FAILED } else { 0 })
 }
 

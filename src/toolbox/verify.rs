@@ -133,9 +133,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         let parts = counts.iter().zip(LABELS).map(|(count, label)| format!("{count} {label}"));
         writeln!(session.out, "{files} files: {}", parts.collect::<Vec<_>>().join(", "))?;
     }
-    if wanted.is_some() && files == 0 {
-        return Err(Failure::Failed("no file matches --match".to_owned()));
-    }
+    Wanted::check_found(wanted.as_ref(), files)?;
     let is_bad = [State::Suspect, State::Damaged, State::Unreadable];
     Ok(if is_bad.iter().any(|state| counts[*state as usize] > 0) { EXIT_FAILED } else { 0 })
 }

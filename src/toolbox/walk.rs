@@ -1,8 +1,9 @@
 //! The files of a tree, depth first, holding one open directory a level.
 //!
 //! With patterns it enters only directories below which a name can match, and where all patterns
-//! name the next component it looks those up and lists nothing. Symbolic links are not followed: a
-//! link out of the tree is none of its files, and one inside would name a file twice.
+//! name the few components that come next it looks those up and lists nothing. Symbolic links are
+//! not followed: a link out of the tree is none of its files, and one inside would name a file
+//! twice.
 
 use std::ffi::OsString;
 use std::fs::{self, DirEntry, FileType, ReadDir};
@@ -18,8 +19,8 @@ use super::wanted::{Wanted, is_component};
 /// Extension of a Whisper file.
 pub(super) const SUFFIX: &str = ".wsp";
 
-/// Most components of a directory that are looked up one by one. A look costs as much as some tens
-/// of entries of a list.
+/// Most components of a directory that are looked up one by one, each by a system call or two; more
+/// are found by its list.
 const LOOK_UPS_MAX: usize = 16;
 
 /// What to walk, and how.

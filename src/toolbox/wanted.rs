@@ -77,6 +77,14 @@ impl Wanted {
         Wanted::read(&texts, path, &root).map(Some)
     }
 
+    /// That nothing matched is a slip more often than not, and an error.
+    pub(super) fn check_found(wanted: Option<&Wanted>, files: u64) -> Result<(), Failure> {
+        match wanted {
+            Some(_) if files == 0 => Err(Failure::Failed("no file matches --match".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     fn push(&mut self, glob: Glob, tagged: Option<&str>) {
         self.start.push(glob.start());
         self.globs.push(glob);

@@ -113,6 +113,8 @@ def test_two_patterns_of_any_depth(tree):
     ("servers.web*.cpu.user", {"servers"}),
     # All its components are named: they are looked up.
     ("servers.{web01,db1}.cpu.{user,sys}", set()),
+    # One list costs less than so many looks.
+    ("servers.{web01,web02,%s}.load" % ",".join(f"other{n}" for n in range(15)), {"servers"}),
     ("servers.web*.*.user", {"servers", "servers/web01", "servers/web02"}),
     ("*.b", {""}),
     ("abc.**", {"abc", "abc/d", "abc/d/e", "abc/d/e/f"}),
