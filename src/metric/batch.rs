@@ -5,11 +5,12 @@
 //! record := timestamp u32 | name length u16 | value f64 bits u64 | name bytes      (native order)
 //! points := record*
 //! lines  := (line LF)*                                                as they were received
+//! replay := (arrival u32 | record)*                            points of earlier runs, from the log
 //! ```
 //! The bytes never leave the process.
 
 use crate::limits::NAME_BYTES_MAX;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 
 const HEAD_BYTES: usize = 14;
 
@@ -52,6 +53,23 @@ pub fn push(batch: &mut Vec<u8>, name: &[u8], point: Point) {
     batch.extend_from_slice(name);
 }
 
+/// Appends one record of an earlier run, with its arrival.
+pub fn push_arrival(batch: &mut Vec<u8>, name: &[u8], arrival: Arrival) {
+    batch.extend_from_slice(&arrival.arrived_s.to_ne_bytes());
+    push(batch, name, arrival.point());
+}
+
+/// Reads a batch that [`push_arrival`] filled.
+pub fn arrivals(mut batch: &[u8]) -> impl Iterator<Item = (&[u8], Arrival)> {
+    std::iter::from_fn(move || {
+        let (arrived_s, rest) = batch.split_first_chunk()?;
+        let mut records = records(rest);
+        let (name, point) = records.next().expect("an arrival has its point behind it");
+        batch = records.rest;
+        Some((name, Arrival::new(point, u32::from_ne_bytes(*arrived_s))))
+    })
+}
+
 /// The records of a batch, in order.
 #[derive(Debug)]
 pub struct Records<'a> {
@@ -92,5 +110,12 @@ mod tests {
         let got: Vec<(Vec<u8>, Point)> =
             records(&batch).map(|(name, point)| (name.to_vec(), point)).collect();
         assert_eq!(got, sent);
+        let mut replayed = Vec::new();
+        for (name, point) in &sent {
+            push_arrival(&mut replayed, name, Arrival::new(*point, point.timestamp_s + 7));
+        }
+        let got = arrivals(&replayed).map(|(name, arrival)| (name.to_vec(), arrival));
+        let want = sent.into_iter().map(|(name, p)| (name, Arrival::new(p, p.timestamp_s + 7)));
+        assert!(got.eq(want));
     }
 }

@@ -14,6 +14,37 @@ pub struct Point {
     pub value: f64,
 }
 
+/// A point and the second in which it arrived, by the node's clock. 16 bytes in memory.
+///
+/// The arrival decides which archive of a Whisper file the point belongs to: its age counts from
+/// then, however long the point waits before it is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Arrival {
+    /// Seconds since the Unix epoch, as Whisper stores them.
+    pub timestamp_s: u32,
+    /// When the point arrived, in seconds since the Unix epoch.
+    pub arrived_s: u32,
+    /// The value; never NaN when it came from a receiver.
+    pub value: f64,
+}
+
+impl Arrival {
+    /// A point that arrived at `arrived_s`.
+    pub fn new(point: Point, arrived_s: u32) -> Arrival {
+        Arrival { timestamp_s: point.timestamp_s, arrived_s, value: point.value }
+    }
+
+    /// The point alone.
+    pub fn point(self) -> Point {
+        Point { timestamp_s: self.timestamp_s, value: self.value }
+    }
+
+    /// How old the point was when it arrived, in seconds; 0 for a point ahead of the clock.
+    pub fn age_s(self) -> u32 {
+        self.arrived_s.saturating_sub(self.timestamp_s)
+    }
+}
+
 /// A point as a receiver found it: nothing is checked yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Received<'a> {

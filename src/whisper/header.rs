@@ -56,6 +56,11 @@ impl Header {
         archive_count: 0,
     };
 
+    /// The archive that a point of this age goes to: the finest that reaches back to it.
+    pub fn archive_of_age(&self, age_s: u32) -> Option<usize> {
+        self.archives().iter().position(|archive| archive.span_s() >= u64::from(age_s))
+    }
+
     /// The header of a new file; archives follow one another in ascending step order. Errors when
     /// the list of archives is one whisper would refuse (see `check_archives`).
     pub fn new(spec: &SeriesSpec) -> Result<Header, ArchiveListError> {

@@ -1,7 +1,7 @@
 //! Points into one file: a job that asks for reads, then for writes, and does neither itself.
 //!
 //! ```text
-//! begin_many --> [Read bases] --> [Read slots] --> Write --> Done
+//! begin_* --> [Read bases] --> [Read slots] --> Write --> Done
 //! ```
 //!
 //! The first read happens only when a base is not known, the second only when a coarser archive
@@ -9,10 +9,18 @@
 //! costs two reads of 6 and 10 slots and three writes of one slot; sixty points in a row cost the
 //! same number.
 //!
-//! Kept true: what is left in the file is what Python's `update_many` leaves, which writes one
-//! archive, propagates slot by slot through all coarser ones, and only then turns to the older
-//! points of the next archive. That order is followed here over an [`Image`] of the slots
-//! concerned. Known departures, none of which a receiver's points can reach:
+//! Points come in one of two ways:
+//! - [`Update::begin_arrivals`], the node's: the file is left as if each point had been written
+//!   alone, in the second of its arrival. The points are cut into runs that go to one archive and
+//!   follow each other in arrival; each run is written, and then propagated, before the next. As
+//!   the points do not lap a ring (see `reach`), within a run only the last point of each slot
+//!   counts, and a coarser point is made once, after the last of its finer ones.
+//! - [`Update::begin_many`], for tools: the file is left as Python's `update_many` leaves it, which
+//!   writes one archive, propagates slot by slot through all coarser ones, and only then turns to
+//!   the older points of the next archive.
+//!
+//! Both work on an [`Image`] of the slots concerned. Known departures from Python, none of which a
+//! receiver's points can reach:
 //!
 //! - a run of future points longer than its ring leaves the ring's last `slot_count` intervals,
 //!   where Python writes over the next archive;
@@ -24,7 +32,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::limits::ARCHIVES_MAX;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 
 use super::archive::{Archive, SLOT_BYTES, decode_known, encode_slot, index};
 use super::header::Header;
@@ -99,8 +107,13 @@ pub struct Update {
     header: Header,
     bases: Bases,
     samples: Vec<Sample>,
+    placed: Vec<Placed>,
     cells: Vec<Cell>,
-    groups: [Group; ARCHIVES_MAX],
+    runs: Vec<Run>,
+    /// The finest archive with points of its own.
+    finest: usize,
+    /// Points count in the order of their arrival, not as a batch.
+    is_by_arrival: bool,
     rings: [Ring; ARCHIVES_MAX],
     keys: Vec<u32>,
     set: PySet,
@@ -124,14 +137,23 @@ struct Cell {
     value: f64,
 }
 
-/// The cells that go straight into one archive: `start` to `end`, exclusive, oldest first.
-#[derive(Debug, Clone, Copy, Default)]
-struct Group {
+/// A point with the archive that its age at its arrival gives it to.
+#[derive(Debug)]
+struct Placed {
+    archive: usize,
+    timestamp_s: u32,
+    value: f64,
+}
+
+/// Cells that go straight into one archive: `start` to `end`, exclusive, oldest first.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    archive: usize,
     start: usize,
     end: usize,
 }
 
-impl Group {
+impl Run {
     fn range(self) -> Range<usize> {
         self.start..self.end
     }
@@ -168,8 +190,11 @@ impl Update {
             header: Header::BLANK,
             bases: Bases::UNKNOWN,
             samples: Vec::new(),
+            placed: Vec::new(),
             cells: Vec::new(),
-            groups: [Group::default(); ARCHIVES_MAX],
+            runs: Vec::new(),
+            finest: ARCHIVES_MAX,
+            is_by_arrival: false,
             rings: [Ring::default(); ARCHIVES_MAX],
             keys: Vec::new(),
             set: PySet::default(),
@@ -177,6 +202,27 @@ impl Update {
             phase: Phase::Done,
             outcome: Outcome::default(),
         }
+    }
+
+    /// Begins points for one file, in the order of their arrival, forgetting any former job. They
+    /// must not lap a ring, see [`super::unlapped`].
+    ///
+    /// Each goes to the finest archive that reaches back to it from its arrival; points older than
+    /// all are dropped, those ahead of the clock go to the finest. In one interval the last to
+    /// arrive counts.
+    pub fn begin_arrivals(&mut self, header: &Header, bases: &Bases, points: &[Arrival]) {
+        self.reset(header, bases);
+        self.is_by_arrival = true;
+        for point in points {
+            let Some(archive) = self.header.archive_of_age(point.age_s()) else {
+                self.outcome.points_too_old += 1;
+                continue;
+            };
+            self.finest = self.finest.min(archive);
+            let Arrival { timestamp_s, value, .. } = *point;
+            self.placed.push(Placed { archive, timestamp_s, value });
+        }
+        self.outcome.points_used = self.placed.len();
     }
 
     /// Begins a batch for one file, forgetting any former job. Points may come in any order.
@@ -223,7 +269,8 @@ impl Update {
         self.reset(header, bases);
         self.sort(points);
         let archive = &self.header.archives()[archive_index];
-        self.groups[archive_index] = align(&self.samples, archive, &mut self.cells);
+        let (start, end) = align(&self.samples, archive, &mut self.cells);
+        self.add_run(archive_index, start, end);
         self.outcome.points_used = self.samples.len();
     }
 
@@ -239,6 +286,7 @@ impl Update {
         if self.phase == Phase::Bases {
             self.phase = Phase::Slots;
             self.take_bases();
+            self.cut_runs();
             self.plan();
             if self.count_reads() > 0 {
                 return Step::Read;
@@ -281,8 +329,11 @@ impl Update {
         self.header = header.clone();
         self.bases = *bases;
         self.samples.clear();
+        self.placed.clear();
         self.cells.clear();
-        self.groups = [Group::default(); ARCHIVES_MAX];
+        self.runs.clear();
+        self.finest = ARCHIVES_MAX;
+        self.is_by_arrival = false;
         self.rings = [Ring::default(); ARCHIVES_MAX];
         self.image.clear();
         self.phase = Phase::Begun;
@@ -305,25 +356,70 @@ impl Update {
 
     /// Gives each archive its samples, aligned, one cell an interval.
     fn assign(&mut self, now_s: u32) {
-        let mut end = self.samples.len();
-        for (archive, group) in self.header.archives().iter().zip(&mut self.groups) {
+        let mut sample_end = self.samples.len();
+        for at in 0..self.header.archives().len() {
+            let archive = &self.header.archives()[at];
             // A future point has no age and is the finest archive's.
             let too_old = |sample: &Sample| {
                 u64::from(now_s.saturating_sub(sample.timestamp_s)) > archive.span_s()
             };
-            let first = self.samples[..end].partition_point(too_old);
-            *group = align(&self.samples[first..end], archive, &mut self.cells);
-            end = first;
+            let first = self.samples[..sample_end].partition_point(too_old);
+            let (start, end) = align(&self.samples[first..sample_end], archive, &mut self.cells);
+            self.add_run(at, start, end);
+            sample_end = first;
         }
-        self.outcome.points_too_old = end;
-        self.outcome.points_used = self.samples.len() - end;
+        self.outcome.points_too_old = sample_end;
+        self.outcome.points_used = self.samples.len() - sample_end;
     }
 
-    /// The archives this job may touch: from the finest with cells of its own to the coarsest.
+    fn add_run(&mut self, archive: usize, start: usize, end: usize) {
+        if start < end {
+            self.finest = self.finest.min(archive);
+            self.runs.push(Run { archive, start, end });
+        }
+    }
+
+    /// Cuts points in the order of their arrival into runs of one archive each. While an archive is
+    /// empty a run ascends: the first point that comes to an archive becomes its slot 0. No two of
+    /// a run meet in a slot of the coarsest archive, which may be lapped, as nothing is made of it.
+    fn cut_runs(&mut self) {
+        let must_ascend = self.touched().any(|at| self.bases.get(at) == Some(0));
+        let Some(&coarsest) = self.header.archives().last() else { return };
+        let mut from = 0;
+        while let Some(Placed { archive, .. }) = self.placed.get(from) {
+            let (at, start) = (*archive, self.cells.len());
+            let archive = &self.header.archives()[at];
+            let mut is_ascending = true;
+            let (mut least_s, mut most_s) = (u32::MAX, 0);
+            for point in self.placed[from..].iter().take_while(|point| point.archive == at) {
+                let coarse_s = coarsest.interval(point.timestamp_s);
+                (least_s, most_s) = (least_s.min(coarse_s), most_s.max(coarse_s));
+                if u64::from(most_s - least_s) >= coarsest.span_s() {
+                    break;
+                }
+                let interval_s = archive.interval(point.timestamp_s);
+                let cell = Cell { interval_s, value: point.value };
+                match self.cells[start..].last_mut() {
+                    Some(last) if last.interval_s == interval_s => *last = cell,
+                    Some(last) if last.interval_s > interval_s && must_ascend => break,
+                    last => {
+                        is_ascending &= last.is_none_or(|last| last.interval_s < interval_s);
+                        self.cells.push(cell);
+                    }
+                }
+                from += 1;
+            }
+            if !is_ascending {
+                sort_last_wins(&mut self.cells, start);
+            }
+            self.add_run(at, start, self.cells.len());
+        }
+    }
+
+    /// The archives this job may touch: from the finest with points of its own to the coarsest.
     fn touched(&self) -> Range<usize> {
-        let first = self.groups.iter().position(|group| !group.range().is_empty());
         let archive_count = self.header.archives().len();
-        first.unwrap_or(archive_count)..archive_count
+        self.finest.min(archive_count)..archive_count
     }
 
     fn count_reads(&mut self) -> usize {
@@ -356,23 +452,25 @@ impl Update {
         for at in touched.clone() {
             self.rings[at] = self.ring(at);
         }
-        for at in touched.clone() {
-            let archive = &self.header.archives()[at];
-            let cells = &self.cells[self.groups[at].range()];
-            for_each_piece(archive, self.rings[at].origin_s, cells, |slot, piece| {
-                self.image.include(at, archive, slot, count(piece));
+        for number in 0..self.runs.len() {
+            let run = self.runs[number];
+            let archive = &self.header.archives()[run.archive];
+            let cells = &self.cells[run.range()];
+            for_each_piece(archive, self.rings[run.archive].origin_s, cells, |slot, piece| {
+                self.image.include(run.archive, archive, slot, count(piece));
             });
-            for coarse_at in at + 1..touched.end {
-                self.include_windows(at, coarse_at);
+            for coarse_at in run.archive + 1..touched.end {
+                self.include_windows(run, coarse_at);
             }
         }
         self.image.lay_out();
-        // The finest archive's own cells are put before anything is made of its slots. Those of
-        // another archive are not: finer points propagate first and look at the slots as they were.
-        if let Some(archive) = self.header.archives().get(touched.start) {
-            let cells = &self.cells[self.groups[touched.start].range()];
-            for_each_piece(archive, self.rings[touched.start].origin_s, cells, |slot, piece| {
-                self.image.change(touched.start, slot, count(piece));
+        // The first run's own cells are put before anything is made of their slots. Those of the
+        // others are not: what was put before propagates first and looks at the slots as they were.
+        if let Some(run) = self.runs.first() {
+            let archive = &self.header.archives()[run.archive];
+            let cells = &self.cells[run.range()];
+            for_each_piece(archive, self.rings[run.archive].origin_s, cells, |slot, piece| {
+                self.image.change(run.archive, slot, count(piece));
             });
         }
         // Nothing is made of the coarsest archive's slots, so they are never read.
@@ -387,20 +485,20 @@ impl Update {
         if base_s != 0 {
             return Ring { origin_s: base_s, turn: Some(0) };
         }
-        let oldest = self.groups[..=at].iter().rev().find(|group| !group.range().is_empty());
-        let oldest = oldest.expect("a touched archive has cells of its own or finer ones");
-        let interval_s = self.cells[oldest.start].interval_s;
+        let coming = self.runs.iter().filter(|run| run.archive <= at);
+        let oldest = coming.map(|run| self.cells[run.start].interval_s).min();
+        let interval_s = oldest.expect("a touched archive has cells of its own or finer ones");
         Ring { origin_s: self.header.archives()[at].interval(interval_s), turn: None }
     }
 
-    /// Includes the slots that the cells of archive `at` change in a coarser one, and those in the
+    /// Includes the slots that the cells of a run change in a coarser archive, and those in the
     /// archive in front of that one which the changes are made of.
-    fn include_windows(&mut self, at: usize, coarse_at: usize) {
+    fn include_windows(&mut self, run: Run, coarse_at: usize) {
         let archives = self.header.archives();
         let (fine_at, coarse) = (coarse_at - 1, &archives[coarse_at]);
         let fine = &archives[fine_at];
         let count = fine.window_slot_count(coarse.step_s);
-        coarse_intervals(&self.cells[self.groups[at].range()], coarse, &mut self.keys);
+        coarse_intervals(&self.cells[run.range()], coarse, &mut self.keys);
         for interval_s in &self.keys {
             let first = fine.slot(i64::from(*interval_s), self.rings[fine_at].origin_s);
             self.image.include(fine_at, fine, first, count);
@@ -414,19 +512,20 @@ impl Update {
     /// Works on the image as Python works on the file, then asks for what changed.
     fn compute(&mut self) {
         let touched = self.touched();
-        for at in touched.clone() {
-            let archive = &self.header.archives()[at];
-            let cells = &self.cells[self.groups[at].range()];
-            let ring = &mut self.rings[at];
+        for number in 0..self.runs.len() {
+            let run = self.runs[number];
+            let archive = &self.header.archives()[run.archive];
+            let cells = &self.cells[run.range()];
+            let ring = &mut self.rings[run.archive];
             for_each_piece(archive, ring.origin_s, cells, |slot, piece| {
                 ring.turn.get_or_insert(archive.turn_to_front(slot));
-                let bytes = self.image.change(at, slot, count(piece));
+                let bytes = self.image.change(run.archive, slot, count(piece));
                 for (bytes, cell) in bytes.chunks_exact_mut(SLOT_BYTES).zip(piece) {
                     encode_slot(bytes, cell.interval_s, cell.value);
                 }
             });
-            for coarse_at in at + 1..touched.end {
-                if !self.propagate(at, coarse_at) {
+            for coarse_at in run.archive + 1..touched.end {
+                if !self.propagate(run, coarse_at) {
                     break;
                 }
             }
@@ -442,27 +541,33 @@ impl Update {
         self.image.ask_writes(self.header.archives(), self.header.file_bytes(), turn_of);
     }
 
-    /// Makes the points of one coarser archive that the cells of archive `at` fall into; whether
-    /// any could be made. If none could, no coarser archive is tried.
-    fn propagate(&mut self, at: usize, coarse_at: usize) -> bool {
+    /// Makes the points of one coarser archive that the cells of a run fall into; whether any could
+    /// be made. If none could, no coarser archive is tried.
+    fn propagate(&mut self, run: Run, coarse_at: usize) -> bool {
         let coarse = self.header.archives()[coarse_at];
         let mut keys = std::mem::take(&mut self.keys);
-        coarse_intervals(&self.cells[self.groups[at].range()], &coarse, &mut keys);
-        if self.order_shows(&keys, coarse_at) {
+        if self.is_by_arrival && coarse_at > run.archive + 1 {
+            // What was made in the archive before goes on, and nothing else: each point alone
+            // stops where no coarser one can be made.
+            coarsen(&mut keys, &coarse);
+        } else {
+            coarse_intervals(&self.cells[run.range()], &coarse, &mut keys);
+        }
+        if !self.is_by_arrival && self.order_shows(&keys, coarse_at) {
             self.set.order(&mut keys);
         }
-        let mut any = false;
-        for interval_s in &keys {
-            if let Some(value) = self.roll_up(coarse_at - 1, *interval_s, &coarse) {
-                let ring = &mut self.rings[coarse_at];
-                let slot = coarse.slot(i64::from(*interval_s), ring.origin_s);
-                ring.turn.get_or_insert(coarse.turn_to_front(slot));
-                encode_slot(self.image.change(coarse_at, slot, 1), *interval_s, value);
-                any = true;
-            }
-        }
+        keys.retain(|&interval_s| {
+            let Some(value) = self.roll_up(coarse_at - 1, interval_s, &coarse) else {
+                return false;
+            };
+            let ring = &mut self.rings[coarse_at];
+            let slot = coarse.slot(i64::from(interval_s), ring.origin_s);
+            ring.turn.get_or_insert(coarse.turn_to_front(slot));
+            encode_slot(self.image.change(coarse_at, slot, 1), interval_s, value);
+            true
+        });
         self.keys = keys;
-        any
+        !self.keys.is_empty()
     }
 
     /// Whether the order in which ascending intervals are written shows in the file: the first one
@@ -490,8 +595,8 @@ impl Update {
     }
 }
 
-/// Appends the cells that ascending samples make in an archive, one an interval.
-fn align(samples: &[Sample], archive: &Archive, cells: &mut Vec<Cell>) -> Group {
+/// Appends the cells that ascending samples make in an archive, one an interval; where they are.
+fn align(samples: &[Sample], archive: &Archive, cells: &mut Vec<Cell>) -> (usize, usize) {
     let start = cells.len();
     for sample in samples {
         let interval_s = archive.interval(sample.timestamp_s);
@@ -501,7 +606,28 @@ fn align(samples: &[Sample], archive: &Archive, cells: &mut Vec<Cell>) -> Group 
             _ => cells.push(cell),
         }
     }
-    Group { start, end: cells.len() }
+    (start, cells.len())
+}
+
+/// Sorts the cells from `start` on; of one interval the last is kept.
+fn sort_last_wins(cells: &mut Vec<Cell>, start: usize) {
+    // Stable: equal intervals stay in the order of their arrival.
+    cells[start..].sort_by_key(|cell| cell.interval_s);
+    let mut kept = start;
+    for at in start..cells.len() {
+        if kept > start && cells[kept - 1].interval_s == cells[at].interval_s {
+            kept -= 1;
+        }
+        cells.swap(kept, at);
+        kept += 1;
+    }
+    cells.truncate(kept);
+}
+
+/// Turns ascending intervals into those of a coarser archive that they fall into, each once.
+fn coarsen(intervals: &mut Vec<u32>, coarse: &Archive) {
+    intervals.iter_mut().for_each(|interval_s| *interval_s = coarse.interval(*interval_s));
+    intervals.dedup();
 }
 
 /// The intervals of a coarser archive that ascending cells fall into, each once.

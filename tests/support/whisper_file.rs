@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use carbyne::metric::point::Point;
+use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::whisper::{
     Bases, Fetch, FetchError, HEADER_BYTES_MAX, Header, HeaderError, NotCovered, Outcome, Step,
@@ -48,6 +48,11 @@ impl File {
         now_s: u32,
     ) -> Outcome {
         job.begin_many(&self.header, &self.bases, points, now_s);
+        self.drive(job)
+    }
+
+    pub(crate) fn update_arrivals(&mut self, job: &mut Update, points: &[Arrival]) -> Outcome {
+        job.begin_arrivals(&self.header, &self.bases, points);
         self.drive(job)
     }
 
