@@ -11,7 +11,7 @@ use std::time::Instant;
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::BATCH_BYTES_MAX;
 use carbyne::metric::glob::Glob;
-use carbyne::metric::point::Point;
+use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
 use carbyne::shard::route::{ShardId, owner};
@@ -65,7 +65,6 @@ fn shard_with(id: u16, shard_count: u16, log: Option<wal::Options>) -> Shard {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
-        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 1_024,
         batch_bytes: BATCH_BYTES_MAX,
         log,
@@ -258,6 +257,7 @@ fn log_options() -> wal::Options {
         segments_max: 64,
         buffer_bytes: 8 << 20,
         inherited_segments: None,
+        boot_id: wal::BootId::default(),
     }
 }
 
@@ -367,7 +367,7 @@ pub struct WhisperUpdate {
     file: Vec<u8>,
     bases: Bases,
     job: Update,
-    points: Vec<Point>,
+    points: Vec<Arrival>,
     updates: usize,
 }
 
@@ -392,7 +392,10 @@ impl WhisperUpdate {
         let mut file = Vec::new();
         header.encode(&mut file);
         file.resize(usize::try_from(header.file_bytes()).expect("64 bits"), 0);
-        let at = |n| Point { timestamp_s: NOW_S - 10 * (points - n), value: f64::from(n) };
+        let at = |n| {
+            let timestamp_s = NOW_S - 10 * (points - n);
+            Arrival { timestamp_s, arrived_s: timestamp_s, value: f64::from(n) }
+        };
         let points = (0..points).map(at).collect();
         let (bases, job) = (Bases::EMPTY, Update::new());
         let mut work = WhisperUpdate { header, file, bases, job, points, updates: 1 };
@@ -408,7 +411,7 @@ impl WhisperUpdate {
     }
 
     fn update(&mut self) -> usize {
-        self.job.begin_many(&self.header, &self.bases, &self.points, NOW_S);
+        self.job.begin_arrivals(&self.header, &self.bases, &self.points);
         loop {
             match self.job.step() {
                 Step::Read => {

@@ -7,15 +7,31 @@
 //!            1: seconds after the record before, u8     2: the same, u16
 //!            3: seconds since the epoch, u32
 //! value   := kind k = 0 to 6: an integer n of 0 to 7 bytes; the value is n / 10^k
-//!            (zigzag: n is stored as 2n, or -2n - 1 if negative)
+//!            (zigzag: n is stored as 2n, or -2n - 1 if negative; no bytes only with kind 0)
 //!            kind 7: the upper 1 to 8 bytes of the f64's bits, the others are 0
+//! mark    := control u8, of a value of kind 1 without bytes | arrival
+//! arrival := by the time kind, 1 and 2: seconds from a point's time to its arrival, i8 or i16;
+//!            3: the second of the arrival, u32
 //! ```
+//! A mark holds for the points behind it, up to the next mark or the end of the block. Without a
+//! mark a point has arrived in the second that it is of. Most senders are always equally late, so
+//! that few points need one.
+//!
 //! Graphite's values are measured quantities printed with few digits, so they are decimals; what
 //! is not, keeps its bits. A value comes back bit by bit: an encoding is only used after it was
 //! decoded again and compared.
 
 /// Longest record: control, an absolute time, all bits of a value.
 pub(crate) const RECORD_BYTES_MAX: usize = 13;
+
+/// Longest mark: control, the second of an arrival.
+pub(crate) const MARK_BYTES_MAX: usize = 5;
+
+/// In a control byte: the kind and the length of a value.
+const VALUE_BITS: u8 = 0b11_1111;
+
+/// The value's bits of a mark.
+const MARK: u8 = 1 << 3;
 
 /// Kinds of value that are decimals: with 0 to 6 digits after the point.
 const DECIMALS: u8 = 7;
@@ -88,6 +104,60 @@ impl TimeCode {
     }
 }
 
+/// When the points behind a mark have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lateness {
+    /// So many seconds after the time they are of, modulo 2^32.
+    After(u32),
+    /// In this second.
+    At(u32),
+}
+
+impl Lateness {
+    /// What holds at the beginning of a block.
+    pub(crate) const NONE: Lateness = Lateness::After(0);
+
+    /// When a point of this time has arrived.
+    pub(crate) fn arrived_s(self, timestamp_s: u32) -> u32 {
+        match self {
+            Lateness::After(late_s) => timestamp_s.wrapping_add(late_s),
+            Lateness::At(arrived_s) => arrived_s,
+        }
+    }
+
+    /// The bytes of a mark that says so, and how many they are.
+    pub(crate) fn mark(self) -> ([u8; MARK_BYTES_MAX], usize) {
+        let (kind, bytes, len) = match self {
+            Lateness::At(arrived_s) => (3, arrived_s, 4),
+            Lateness::After(late_s) if i8::try_from(late_s.cast_signed()).is_ok() => (1, late_s, 1),
+            Lateness::After(late_s) => {
+                debug_assert!(i16::try_from(late_s.cast_signed()).is_ok(), "late by {late_s} s");
+                (2, late_s, 2)
+            }
+        };
+        let mut mark = [0; MARK_BYTES_MAX];
+        mark[0] = kind << 6 | MARK;
+        mark[1..].copy_from_slice(&bytes.to_le_bytes());
+        (mark, 1 + len)
+    }
+
+    /// The mark at the beginning of `bytes`, if there is one, and its length.
+    pub(crate) fn read_mark(bytes: &[u8]) -> Option<(Lateness, usize)> {
+        if bytes[0] & VALUE_BITS != MARK {
+            return None;
+        }
+        Some(match bytes[0] >> 6 {
+            1 => (Lateness::After(i32::from(bytes[1].cast_signed()).cast_unsigned()), 2),
+            2 => {
+                let late_s = i16::from_le_bytes([bytes[1], bytes[2]]);
+                (Lateness::After(i32::from(late_s).cast_unsigned()), 3)
+            }
+            3 => (Lateness::At(u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]])), 5),
+            kind => panic!("there is no mark of kind {kind}"),
+        })
+    }
+}
+
 /// A value as its kind, length and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ValueCode {
@@ -103,7 +173,9 @@ pub(crate) fn encode(time: TimeCode, value: f64, kind: &mut u8, search: bool) ->
     let value = encode_value(value, *kind, search);
     *kind = value.kind;
     let stored_len = if value.kind == BITS { value.len - 1 } else { value.len };
-    let control = time.kind << 6 | value.kind << 3 | stored_len;
+    // The other kinds of a value without bytes are marks.
+    let stored_kind = if value.len == 0 { 0 } else { value.kind };
+    let control = time.kind << 6 | stored_kind << 3 | stored_len;
     let time_len = TIME_BYTES[usize::from(time.kind)];
     let bytes = u128::from(control)
         | u128::from(time.bytes) << 8
@@ -246,6 +318,32 @@ mod tests {
             let mut bytes = [0; RECORD_BYTES_MAX];
             record.write(&mut bytes);
             assert_eq!(Decoder::default().decode(&bytes).1.to_bits(), value.to_bits());
+        }
+    }
+
+    #[test]
+    fn marks_come_back_and_no_point_looks_like_one() {
+        let check = |lateness: Lateness, want_len: usize| {
+            let (mark, len) = lateness.mark();
+            assert_eq!(len, want_len, "{lateness:?}");
+            assert_eq!(Lateness::read_mark(&mark[..len]), Some((lateness, len)));
+        };
+        let after = |late_s: i32| Lateness::After(late_s.cast_unsigned());
+        for (late_s, len) in [(0, 2), (127, 2), (-128, 2), (128, 3), (-129, 3), (32_767, 3)] {
+            check(after(late_s), len);
+        }
+        check(Lateness::At(0), 5);
+        check(Lateness::At(u32::MAX), 5);
+        assert_eq!(after(-5).arrived_s(3), u32::MAX - 1);
+        for value in [0.0, 1.0, -0.0, 0.5, f64::NAN, 1.0 / 3.0] {
+            for time in [TimeCode::absolute(7), TimeCode::after(1, 1), TimeCode::after(300, 1)] {
+                for mut kind in 0..=7 {
+                    let record = encode(time, value, &mut kind, false);
+                    let mut bytes = [0; 16];
+                    record.write(&mut bytes);
+                    assert_eq!(Lateness::read_mark(&bytes), None, "{value} {time:?} {kind}");
+                }
+            }
         }
     }
 

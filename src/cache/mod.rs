@@ -3,7 +3,8 @@
 //! Owns: one entry per metric the shard has seen lately (two chains of points), the names, the
 //! table from names to entries, and the bytes all of it takes.
 //! Keeps true:
-//! - One point per metric and second; the one received last wins.
+//! - Points are kept in the order of their arrival, with the second of it; a reader sees one point
+//!   per metric and second, the one received last.
 //! - A point is readable from [`Cache::insert`] until [`Cache::confirm`]; while a flush is under
 //!   way its points sit in the entry's *writing* chain and new ones gather in *waiting*.
 //! - Inserting a point of a known metric allocates nothing once its blocks exist.
@@ -26,7 +27,7 @@ mod slab;
 mod table;
 
 use crate::metric::mark::Mark;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 use crate::sys::prefetch::prefetch;
 use names::{NameAt, Names};
 pub use order::{FlushOrder, NextFlush, WriteStrategy};
@@ -97,20 +98,11 @@ impl Default for Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry is one cache line");
 
-/// What [`Cache::take`] did beside its main work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
-    /// Points merged away because of equal timestamps.
-    pub merged: u32,
-    /// A segment of the log that is held once more.
-    pub held: Option<u32>,
-}
-
 /// What became of points that wait again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Points merged away because of equal timestamps.
-    pub merged: u32,
+    /// Points replaced by the next one, which has their timestamp and arrival.
+    pub replaced: u32,
     /// Points dropped.
     pub dropped: u32,
     /// Segments of the log that are held once less.
@@ -204,14 +196,12 @@ impl Cache {
         }
     }
 
-    /// Adds a point; returns how many earlier points it replaced (same timestamp).
-    pub fn push(&mut self, metric: MetricId, point: Point) -> u32 {
+    /// Adds a point; true if it replaces the one before, which has its timestamp and arrival.
+    pub fn push(&mut self, metric: MetricId, arrival: Arrival) -> bool {
         let entry = self.entries.get_mut(metric.0);
-        let before = entry.waiting.count();
-        let replaced_count = self.points.push(&mut entry.waiting, point);
-        self.waiting_count =
-            self.waiting_count + u64::from(entry.waiting.count()) - u64::from(before);
-        replaced_count
+        let is_replacing = self.points.push(&mut entry.waiting, arrival);
+        self.waiting_count += u64::from(!is_replacing);
+        is_replacing
     }
 
     /// The metric's entry, if the cache knows it.
@@ -235,13 +225,21 @@ impl Cache {
         self.entries.get_mut(metric.0).place = place;
     }
 
-    /// Appends all points that are not confirmed yet to `out`, in ascending order of time.
+    /// Appends all points that are not confirmed yet to `out`, in ascending order of time, of each
+    /// second the one received last.
     pub fn read(&self, metric: MetricId, out: &mut Vec<Point>) {
         debug_assert!(out.is_empty(), "points of one metric only");
+        let mut arrivals = Vec::new();
+        self.unconfirmed_points(metric, &mut arrivals);
+        out.extend(arrivals.into_iter().map(Arrival::point));
+        sort_last_wins(out);
+    }
+
+    /// Appends all points that are not confirmed yet to `out`, in the order of their arrival.
+    pub fn unconfirmed_points(&self, metric: MetricId, out: &mut Vec<Arrival>) {
         let entry = self.entries.get(metric.0);
         self.points.collect_frozen(&entry.writing, out);
         self.points.collect(&entry.waiting, out);
-        sort_last_wins(out);
     }
 
     /// Number of the metric's points that no flush has taken yet.
@@ -254,26 +252,30 @@ impl Cache {
         self.entries.get(metric.0).writing.count() > 0
     }
 
-    /// Hands the metric's waiting points to a flush: appends them to `out` in ascending order and
-    /// keeps them readable until [`Cache::confirm`] or [`Cache::restore`]. If there are more than
-    /// `points_max` (at least a block's), it takes the oldest, somewhat fewer than that; then both
-    /// parts hold what the whole held.
-    pub fn take(&mut self, metric: MetricId, points_max: u32, out: &mut Vec<Point>) -> Taken {
+    /// Hands the metric's waiting points to a flush: appends them to `out` in the order of their
+    /// arrival and keeps them readable until they are confirmed or wait again. If there are more
+    /// than `points_max` (at least a block's), it takes the first, somewhat fewer than that; then
+    /// both parts hold what the whole held. Returns the segment of the log that is held once more.
+    pub fn take(
+        &mut self,
+        metric: MetricId,
+        points_max: u32,
+        out: &mut Vec<Arrival>,
+    ) -> Option<u32> {
         debug_assert!(out.is_empty(), "points of one metric only");
         let entry = self.entries.get_mut(metric.0);
         assert!(entry.writing.count() == 0, "one flush per metric at a time");
-        let merged = self.points.sort(&mut entry.waiting);
         entry.writing = self.points.freeze(&mut entry.waiting, points_max);
         self.points.collect_frozen(&entry.writing, out);
         let moved = u64::from(entry.writing.count());
-        self.waiting_count -= moved + u64::from(merged);
+        self.waiting_count -= moved;
         self.writing_count += moved;
         entry.writing_hold = entry.waiting_hold;
         if entry.waiting.count() == 0 {
             entry.waiting_hold = NO_HOLD;
-            return Taken { merged, held: None };
+            return None;
         }
-        Taken { merged, held: held(entry.waiting_hold) }
+        held(entry.waiting_hold)
     }
 
     /// The points of the metric's flush are in its file: forgets them. Returns the segment of the
@@ -285,20 +287,35 @@ impl Cache {
         held(std::mem::replace(&mut entry.writing_hold, NO_HOLD))
     }
 
-    /// The metric's flush failed: its points wait again, behind nothing and before nothing; of
-    /// equal timestamps the one received later wins. At most `points_max` are kept, the newest.
+    /// The metric's flush failed: its points wait again, in front of those that came meanwhile. At
+    /// most `points_max` are kept, the last to arrive.
     pub fn restore(&mut self, metric: MetricId, points_max: u32) -> Kept {
+        let entry = self.entries.get(metric.0);
+        let count = entry.writing.count() as usize + entry.waiting.count() as usize;
+        let dropped = count.saturating_sub(points_max as usize);
+        let kept = self.keep_from(metric, dropped);
+        Kept { dropped: count_u32(dropped), ..kept }
+    }
+
+    /// The first `written` points of the metric's flush are in its file: forgets them. The others
+    /// wait again, in front of those that came meanwhile.
+    pub fn confirm_first(&mut self, metric: MetricId, written: usize) -> Kept {
+        let taken = self.entries.get(metric.0).writing.count() as usize;
+        assert!(written <= taken, "{written} of {taken} points were written");
+        self.keep_from(metric, written)
+    }
+
+    /// Lets all points wait but the first `gone`.
+    fn keep_from(&mut self, metric: MetricId, gone: usize) -> Kept {
+        let mut all = Vec::new();
+        self.unconfirmed_points(metric, &mut all);
         let entry = self.entries.get_mut(metric.0);
-        let mut all = Vec::with_capacity((entry.writing.count() + entry.waiting.count()) as usize);
-        self.points.collect_frozen(&entry.writing, &mut all);
-        self.points.collect(&entry.waiting, &mut all);
-        let merged = sort_last_wins(&mut all);
-        let dropped = all.len().saturating_sub(points_max as usize);
         self.writing_count -= u64::from(entry.writing.count());
         self.waiting_count -= u64::from(entry.waiting.count());
         self.points.clear_frozen(&mut entry.writing);
-        self.points.refill(&mut entry.waiting, &all[dropped..]);
+        self.points.refill(&mut entry.waiting, &all[gone..]);
         self.waiting_count += u64::from(entry.waiting.count());
+        let replaced = count_u32(all.len() - gone) - entry.waiting.count();
         let (mut older, newer) = (
             entry.waiting_hold.min(entry.writing_hold),
             entry.waiting_hold.max(entry.writing_hold),
@@ -309,11 +326,10 @@ impl Cache {
             released[1] = held(std::mem::replace(&mut older, NO_HOLD));
         }
         entry.waiting_hold = older;
-        let dropped = u32::try_from(dropped).expect("a chain counts its points in 32 bits");
-        Kept { merged, dropped, released }
+        Kept { replaced, dropped: 0, released }
     }
 
-    /// Drops all but the newest `points_max` waiting points.
+    /// Drops all waiting points but the `points_max` that arrived last.
     pub fn trim(&mut self, metric: MetricId, points_max: u32) -> Kept {
         if self.waiting_of(metric) <= points_max || self.is_writing(metric) {
             return Kept::default();
@@ -364,10 +380,9 @@ impl Cache {
         held(self.entries.get(metric.0).waiting_hold)
     }
 
-    /// Appends the metric's waiting points to `out`, each timestamp once with its latest value.
-    pub fn waiting_points(&self, metric: MetricId, out: &mut Vec<Point>) {
+    /// Appends the metric's waiting points to `out`, in the order of their arrival.
+    pub fn waiting_points(&self, metric: MetricId, out: &mut Vec<Arrival>) {
         self.points.collect(&self.entries.get(metric.0).waiting, out);
-        sort_last_wins(out);
     }
 
     /// All waiting points of the metric are in the log again, from this segment on. Returns the
@@ -489,6 +504,10 @@ impl Cache {
             self.names.end_emptied(emptied);
         }
     }
+}
+
+fn count_u32(count: usize) -> u32 {
+    u32::try_from(count).expect("a chain counts its points in 32 bits")
 }
 
 /// A hold as a caller sees it.

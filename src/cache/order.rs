@@ -323,7 +323,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::metric::point::Point;
+    use crate::metric::point::Arrival;
 
     /// Keys asked for in one call at most.
     const STEPS_MAX: u32 = 4_096;
@@ -334,7 +334,7 @@ mod tests {
         let mut cache = Cache::new();
         for number in 0..count {
             let (metric, _) = cache.find_or_add(format!("m.{number}").as_bytes());
-            cache.push(metric, Point { timestamp_s: 1_000, value: 0.0 });
+            cache.push(metric, Arrival { timestamp_s: 1_000, arrived_s: 1_000, value: 0.0 });
         }
         let place_of = |metric: MetricId| place_of(u32::try_from(metric.index()).expect("few"));
         let mut order = FlushOrder::new(WriteStrategy::Max);

@@ -1,28 +1,32 @@
 //! The waiting points of all metrics: short chains of blocks in one slab.
 //!
 //! A block is one cache line: records of points (see `code`) and the number of the next block. A
-//! block can be read without the ones before it: its first record has an absolute time. Points in
-//! ascending time, the usual case, are recognised and cost no sorting; a chain with older points
-//! among them is sorted when it is read, and in place each time its length doubles, so that
-//! repeated timestamps cannot make it grow for ever.
+//! block can be read without the ones before it: its first record has an absolute time, behind a
+//! mark of its arrival if need be. A chain keeps points in the order of their arrival, and when
+//! each arrived, since both decide what becomes of it in its file. Only a point that follows one of
+//! the same timestamp and arrival takes its place.
 //!
-//! Sketch: 60 points of four digits at equal distances take 4 blocks, 4.3 bytes a point; 60 random
-//! f64 take 11, 11.7 bytes a point. 12 would be the bare numbers.
+//! Sketch: 60 points of four digits at equal distances, always as late, take 4 blocks, 4.3 bytes a
+//! point; 60 random f64 take 11, 11.7 bytes a point. 16 would be the bare numbers. Each change of
+//! the lateness takes 2 bytes.
 
-use crate::cache::code::{Decoder, RECORD_BYTES_MAX, Record, TimeCode, encode};
+use crate::cache::code::{
+    Decoder, Lateness, MARK_BYTES_MAX, RECORD_BYTES_MAX, Record, TimeCode, encode,
+};
 use crate::cache::slab::{NONE, Slab, SlotId};
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 use crate::sys::prefetch::prefetch;
 
 const RECORDS_BYTES: usize = 59;
-const _: () = assert!(RECORDS_BYTES >= RECORD_BYTES_MAX, "a block holds any record");
+const _: () =
+    assert!(RECORDS_BYTES >= MARK_BYTES_MAX + RECORD_BYTES_MAX, "a block holds any record");
 
 /// Memory of one block.
 pub(crate) const BLOCK_BYTES: usize = size_of::<Block>();
 const _: () = assert!(BLOCK_BYTES == 64, "a block is one cache line");
 
-/// A chain with points out of order is sorted in place when it reaches this length.
-const SORT_LENGTH_FIRST: u32 = 64;
+/// In the value kind of a chain: its last point stands behind a mark of the second of its arrival.
+const AT_SECOND: u8 = 1 << 7;
 
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -45,12 +49,13 @@ pub(crate) struct Chain {
     head: SlotId,
     tail: SlotId,
     count: u32,
-    newest_s: u32,
-    /// Length at which an unsorted chain is sorted in place; 0 while it is in ascending order.
-    sort_at: u32,
+    last_s: u32,
+    /// What the last mark says: seconds from a point's time to its arrival, modulo 2^32, or with
+    /// [`AT_SECOND`] the second of the arrival.
+    mark_s: u32,
     /// Seconds between the last two points of the tail block; 0 if it has one.
     step_s: u16,
-    /// How the last value was written down.
+    /// How the last value was written down, and [`AT_SECOND`].
     value_kind: u8,
     /// Bytes of the last record.
     last_bytes: u8,
@@ -62,8 +67,8 @@ impl Default for Chain {
             head: NONE,
             tail: NONE,
             count: 0,
-            newest_s: 0,
-            sort_at: 0,
+            last_s: 0,
+            mark_s: 0,
             step_s: 0,
             value_kind: 0,
             last_bytes: 0,
@@ -72,9 +77,22 @@ impl Default for Chain {
 }
 
 impl Chain {
-    /// Number of points, repeated timestamps included as long as they are not merged.
+    /// Number of points.
     pub(crate) fn count(&self) -> u32 {
         self.count
+    }
+
+    fn lateness(&self) -> Lateness {
+        let is_at_second = self.value_kind & AT_SECOND != 0;
+        if is_at_second { Lateness::At(self.mark_s) } else { Lateness::After(self.mark_s) }
+    }
+
+    fn set_lateness(&mut self, lateness: Lateness) {
+        let kind = self.value_kind & !AT_SECOND;
+        (self.mark_s, self.value_kind) = match lateness {
+            Lateness::After(late_s) => (late_s, kind),
+            Lateness::At(arrived_s) => (arrived_s, kind | AT_SECOND),
+        };
     }
 }
 
@@ -102,13 +120,11 @@ impl FrozenChain {
 #[derive(Debug)]
 pub(crate) struct Points {
     blocks: Slab<Block>,
-    /// For sorting a chain; kept so that sorting allocates rarely.
-    sort_buffer: Vec<Point>,
 }
 
 impl Points {
     pub(crate) fn new() -> Points {
-        Points { blocks: Slab::new(), sort_buffer: Vec::new() }
+        Points { blocks: Slab::new() }
     }
 
     /// Memory of the blocks in use, in bytes.
@@ -137,27 +153,59 @@ impl Points {
         self.blocks.shrink(keep, chunks_max);
     }
 
-    /// Adds a point; returns how many earlier points it replaced (same timestamp, last wins).
-    pub(crate) fn push(&mut self, chain: &mut Chain, point: Point) -> u32 {
-        if chain.count == 0 {
-            chain.newest_s = point.timestamp_s;
-            self.append_first(chain, point);
-            return 0;
+    /// Adds a point; true if it replaces the last one, which has its timestamp and its arrival.
+    #[inline]
+    pub(crate) fn push(&mut self, chain: &mut Chain, arrival: Arrival) -> bool {
+        let late_s = arrival.arrived_s.wrapping_sub(arrival.timestamp_s);
+        let is_marked = late_s == chain.mark_s && chain.value_kind & AT_SECOND == 0;
+        if chain.count == 0 || !is_marked {
+            return self.push_slowly(chain, arrival);
         }
-        if chain.sort_at == 0 {
-            if point.timestamp_s > chain.newest_s {
-                self.append_next(chain, point);
-                return 0;
-            }
-            if point.timestamp_s == chain.newest_s {
-                self.replace_last(chain, point);
-                return 1;
-            }
-            chain.sort_at = SORT_LENGTH_FIRST.max(chain.count.saturating_mul(2));
+        self.push_marked(chain, arrival.point())
+    }
+
+    /// Adds a point that arrived as the last mark says.
+    #[inline]
+    fn push_marked(&mut self, chain: &mut Chain, point: Point) -> bool {
+        if point.timestamp_s == chain.last_s {
+            self.replace_last(chain, point);
+            return true;
         }
-        chain.newest_s = chain.newest_s.max(point.timestamp_s);
-        self.append_absolute(chain, point);
-        if chain.count >= chain.sort_at { self.sort_in_place(chain) } else { 0 }
+        let record = record_behind(chain, point);
+        self.append(chain, record, point);
+        false
+    }
+
+    /// Adds the first point of a chain, or one that arrived otherwise than the last mark says.
+    fn push_slowly(&mut self, chain: &mut Chain, arrival: Arrival) -> bool {
+        let Arrival { timestamp_s, arrived_s, .. } = arrival;
+        let is_with_last = chain.count > 0 && chain.lateness().arrived_s(chain.last_s) == arrived_s;
+        if is_with_last && chain.lateness() == Lateness::At(arrived_s) {
+            return self.push_marked(chain, arrival.point());
+        }
+        let late_s = arrived_s.wrapping_sub(timestamp_s);
+        let is_short = i16::try_from(late_s.cast_signed()).is_ok();
+        // Points that come together are of several times: one mark does for all.
+        chain.set_lateness(if is_with_last || !is_short {
+            Lateness::At(arrived_s)
+        } else {
+            Lateness::After(late_s)
+        });
+        let (mark, mark_bytes) = chain.lateness().mark();
+        let is_empty = chain.count == 0;
+        let record = record_behind(chain, arrival.point());
+        if !is_empty {
+            let block = self.blocks.get_mut(chain.tail);
+            let used = usize::from(block.used);
+            if used + mark_bytes + usize::from(record.len) <= RECORDS_BYTES {
+                block.records[used..used + mark_bytes].copy_from_slice(&mark[..mark_bytes]);
+                block.used += u8::try_from(mark_bytes).expect("a mark is short");
+                self.append(chain, record, arrival.point());
+                return false;
+            }
+        }
+        self.append_first(chain, arrival.point());
+        false
     }
 
     /// Has the block fetched that the chain's next point goes to.
@@ -169,21 +217,23 @@ impl Points {
     }
 
     /// Appends the chain's points to `out` in order of arrival.
-    pub(crate) fn collect(&self, chain: &Chain, out: &mut Vec<Point>) {
+    pub(crate) fn collect(&self, chain: &Chain, out: &mut Vec<Arrival>) {
         self.collect_from(chain.head, chain.count, out);
     }
 
-    /// Appends the points to `out`, in ascending order.
-    pub(crate) fn collect_frozen(&self, chain: &FrozenChain, out: &mut Vec<Point>) {
+    /// Appends the points to `out`, in order of arrival.
+    pub(crate) fn collect_frozen(&self, chain: &FrozenChain, out: &mut Vec<Arrival>) {
         self.collect_from(chain.head, chain.count, out);
     }
 
-    /// The oldest timestamp of a chain in order, else that of its first arrival; a sort key.
+    /// The timestamp of the point that arrived first; a sort key.
     pub(crate) fn first_time_s(&self, chain: &Chain) -> u32 {
         if chain.count == 0 {
             return u32::MAX;
         }
-        Decoder::default().decode(&self.blocks.get(chain.head).records).0
+        let records = &self.blocks.get(chain.head).records;
+        let mark_bytes = Lateness::read_mark(records).map_or(0, |(_, bytes)| bytes);
+        Decoder::default().decode(&records[mark_bytes..]).0
     }
 
     /// Frees the chain's blocks and leaves it empty.
@@ -198,10 +248,9 @@ impl Points {
         *chain = FrozenChain::default();
     }
 
-    /// Takes the first points of a chain that is in order: all, or as many whole blocks as hold
-    /// at most `count_max` points. A block holds fewer points than `count_max`.
+    /// Takes the points of a chain that arrived first: all, or as many whole blocks as hold at most
+    /// `count_max` points. A block holds fewer points than `count_max`.
     pub(crate) fn freeze(&mut self, chain: &mut Chain, count_max: u32) -> FrozenChain {
-        debug_assert!(chain.sort_at == 0, "only a chain in order has first points");
         if chain.count <= count_max {
             let frozen = FrozenChain { head: chain.head, count: chain.count };
             *chain = Chain::default();
@@ -225,54 +274,45 @@ impl Points {
         FrozenChain { head, count }
     }
 
-    /// Puts the chain in order, merging equal timestamps; returns how many were merged away.
-    pub(crate) fn sort(&mut self, chain: &mut Chain) -> u32 {
-        if chain.sort_at == 0 { 0 } else { self.sort_in_place(chain) }
-    }
-
-    /// Replaces the chain's content by `points`, which are in ascending order without repeats.
-    pub(crate) fn refill(&mut self, chain: &mut Chain, points: &[Point]) {
+    /// Replaces the chain's content by `points`, which are in the order of their arrival.
+    pub(crate) fn refill(&mut self, chain: &mut Chain, points: &[Arrival]) {
         self.clear(chain);
-        for &point in points {
-            let replaced = self.push(chain, point);
-            debug_assert!(replaced == 0 && chain.sort_at == 0, "the points are ascending");
+        for &arrival in points {
+            self.push(chain, arrival);
         }
     }
 
-    fn sort_in_place(&mut self, chain: &mut Chain) -> u32 {
-        let mut points = std::mem::take(&mut self.sort_buffer);
-        points.clear();
-        self.collect(chain, &mut points);
-        let replaced = sort_last_wins(&mut points);
-        self.refill(chain, &points);
-        self.sort_buffer = points;
-        replaced
-    }
-
-    fn collect_from(&self, head: SlotId, count: u32, out: &mut Vec<Point>) {
+    fn collect_from(&self, head: SlotId, count: u32, out: &mut Vec<Arrival>) {
         out.reserve(count as usize);
         let mut id = head;
         while id != NONE {
-            let block = self.blocks.get(id);
-            let mut rest = &block.records[..usize::from(block.used)];
-            let mut decoder = Decoder::default();
-            while !rest.is_empty() {
-                let (timestamp_s, value, bytes) = decoder.decode(rest);
-                out.push(Point { timestamp_s, value });
+            self.for_each_record(id, |arrival| out.push(arrival));
+            id = self.blocks.get(id).next;
+        }
+    }
+
+    fn for_each_record(&self, id: SlotId, mut act: impl FnMut(Arrival)) {
+        let block = self.blocks.get(id);
+        let mut rest = &block.records[..usize::from(block.used)];
+        let (mut decoder, mut lateness) = (Decoder::default(), Lateness::NONE);
+        while !rest.is_empty() {
+            if let Some((marked, bytes)) = Lateness::read_mark(rest) {
+                lateness = marked;
                 rest = &rest[bytes..];
+                // The point behind it got a longer value, and went to the next block.
+                if rest.is_empty() {
+                    return;
+                }
             }
-            id = block.next;
+            let (timestamp_s, value, bytes) = decoder.decode(rest);
+            act(Arrival { timestamp_s, arrived_s: lateness.arrived_s(timestamp_s), value });
+            rest = &rest[bytes..];
         }
     }
 
     fn records_of(&self, id: SlotId) -> u32 {
-        let block = self.blocks.get(id);
-        let mut rest = &block.records[..usize::from(block.used)];
         let mut count = 0;
-        while !rest.is_empty() {
-            rest = &rest[Decoder::default().decode(rest).2..];
-            count += 1;
-        }
+        self.for_each_record(id, |_| count += 1);
         count
     }
 
@@ -289,41 +329,25 @@ impl Points {
     fn append_first(&mut self, chain: &mut Chain, point: Point) {
         let id = self.blocks.take();
         let time = TimeCode::absolute(point.timestamp_s);
-        let record = encode(time, point.value, &mut chain.value_kind, true);
+        let record = encode_in(chain, time, point.value, true);
+        let lateness = chain.lateness();
+        let (mark, mark_bytes) =
+            if lateness == Lateness::NONE { Default::default() } else { lateness.mark() };
         let block = self.blocks.get_mut(id);
-        (block.next, block.used) = (NONE, record.len);
-        record.write(&mut block.records);
+        block.next = NONE;
+        block.records[..mark_bytes].copy_from_slice(&mark[..mark_bytes]);
+        block.used = u8::try_from(mark_bytes).expect("a mark is short") + record.len;
+        record.write(&mut block.records[mark_bytes..]);
         if chain.count == 0 {
             chain.head = id;
         } else {
             self.blocks.get_mut(chain.tail).next = id;
         }
         chain.tail = id;
+        chain.last_s = point.timestamp_s;
         chain.step_s = 0;
         chain.last_bytes = record.len;
         chain.count += 1;
-    }
-
-    /// Adds a point that is newer than all others of a chain in order.
-    #[inline]
-    fn append_next(&mut self, chain: &mut Chain, point: Point) {
-        let delta_s = point.timestamp_s - chain.newest_s;
-        chain.newest_s = point.timestamp_s;
-        let Ok(delta_s) = u16::try_from(delta_s) else {
-            return self.append_absolute(chain, point);
-        };
-        let time = TimeCode::after(delta_s, chain.step_s);
-        let record = encode(time, point.value, &mut chain.value_kind, false);
-        chain.step_s = delta_s;
-        self.append(chain, record, point);
-    }
-
-    /// Adds a point whatever its time.
-    fn append_absolute(&mut self, chain: &mut Chain, point: Point) {
-        let time = TimeCode::absolute(point.timestamp_s);
-        let record = encode(time, point.value, &mut chain.value_kind, false);
-        chain.step_s = 0;
-        self.append(chain, record, point);
     }
 
     /// Adds the point's record to the tail, or begins a new block with the point.
@@ -346,22 +370,44 @@ impl Points {
         block.used -= chain.last_bytes;
         chain.count -= 1;
         let time = TimeCode::of(&block.records[usize::from(block.used)..]);
-        let record = encode(time, point.value, &mut chain.value_kind, false);
+        let record = encode_in(chain, time, point.value, false);
         self.append(chain, record, point);
     }
 }
 
+/// The record of a point that follows the last one in its block.
+#[inline]
+fn record_behind(chain: &mut Chain, point: Point) -> Record {
+    let delta_s = point.timestamp_s.wrapping_sub(chain.last_s);
+    let delta_s = u16::try_from(delta_s).ok().filter(|_| point.timestamp_s > chain.last_s);
+    let time = match delta_s {
+        Some(delta_s) => TimeCode::after(delta_s, chain.step_s),
+        None => TimeCode::absolute(point.timestamp_s),
+    };
+    chain.last_s = point.timestamp_s;
+    chain.step_s = delta_s.unwrap_or(0);
+    encode_in(chain, time, point.value, false)
+}
+
+/// The record of a value in a chain. The kind of the value before most often fits again.
+#[inline]
+fn encode_in(chain: &mut Chain, time: TimeCode, value: f64, search: bool) -> Record {
+    let at_second = chain.value_kind & AT_SECOND;
+    let mut kind = chain.value_kind & !AT_SECOND;
+    let record = encode(time, value, &mut kind, search);
+    chain.value_kind = kind | at_second;
+    record
+}
+
 /// Sorts by time and keeps, of equal timestamps, the one that came last in `points`.
-/// Returns how many were merged away.
-pub(crate) fn sort_last_wins(points: &mut Vec<Point>) -> u32 {
+pub(crate) fn sort_last_wins(points: &mut Vec<Point>) {
     let ascending = points.windows(2).all(|pair| pair[0].timestamp_s < pair[1].timestamp_s);
     if ascending {
-        return 0;
+        return;
     }
     points.sort_by_key(|point| point.timestamp_s);
-    let before = points.len();
     let mut kept = 0;
-    for at in 0..before {
+    for at in 0..points.len() {
         if kept > 0 && points[kept - 1].timestamp_s == points[at].timestamp_s {
             kept -= 1;
         }
@@ -369,5 +415,4 @@ pub(crate) fn sort_last_wins(points: &mut Vec<Point>) -> u32 {
         kept += 1;
     }
     points.truncate(kept);
-    u32::try_from(before - kept).expect("a chain counts its points in 32 bits")
 }

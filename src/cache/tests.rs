@@ -1,4 +1,4 @@
-//! The cache against a model: a plain map per metric, and the order of sweeps.
+//! The cache against a model: plain lists per metric, and the order of sweeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,11 @@ pub(super) fn noise(state: &mut u64) -> u64 {
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u8, u32, f64),
+    /// The clock shows another time.
+    Clock(u32),
     Take(u8, u32),
     Confirm(u8),
+    ConfirmFirst(u8, usize),
     Restore(u8, u32),
     Forget(u8),
     /// The log has no room for the next points.
@@ -46,7 +49,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         16 => (0u8..5, times(), values()).prop_map(|(m, t, v)| Op::Insert(m, t, v)),
         2 => (0u8..5, 60u32..90).prop_map(|(m, n)| Op::Take(m, n)),
+        6 => times().prop_map(Op::Clock),
         1 => (0u8..5).prop_map(Op::Confirm),
+        1 => (0u8..5, 0usize..90).prop_map(|(m, n)| Op::ConfirmFirst(m, n)),
         1 => (0u8..5, 0u32..30).prop_map(|(m, n)| Op::Restore(m, n)),
         1 => (0u8..5).prop_map(Op::Forget),
         1 => Just(Op::Overflow),
@@ -58,8 +63,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 #[derive(Default, Clone)]
 struct Model {
-    waiting: BTreeMap<u32, f64>,
-    writing: BTreeMap<u32, f64>,
+    waiting: Vec<Arrival>,
+    writing: Vec<Arrival>,
     /// Where in the log the points of the two chains are, those that were replaced too.
     waiting_in: BTreeSet<u32>,
     writing_in: BTreeSet<u32>,
@@ -71,6 +76,7 @@ struct Holds {
     reported: BTreeMap<u32, i64>,
     segment: u32,
     is_full: bool,
+    now_s: u32,
     /// Metrics with a point that is not in the log.
     late: Vec<u8>,
 }
@@ -110,9 +116,9 @@ impl Holds {
 }
 
 fn read_model(model: &Model) -> Vec<(u32, f64)> {
-    let mut all = model.writing.clone();
-    all.extend(model.waiting.iter());
-    all.into_iter().collect()
+    let all = model.writing.iter().chain(&model.waiting);
+    let last: BTreeMap<u32, f64> = all.map(|it| (it.timestamp_s, it.value)).collect();
+    last.into_iter().collect()
 }
 
 fn pairs(points: &[Point]) -> Vec<(u32, f64)> {
@@ -127,12 +133,16 @@ fn read(cache: &Cache, name: &[u8]) -> Vec<(u32, f64)> {
     pairs(&out)
 }
 
-fn insert(cache: &mut Cache, name: &[u8], point: Point) -> u32 {
+fn insert(cache: &mut Cache, name: &[u8], point: Point) -> bool {
+    insert_at(cache, name, Arrival::new(point, point.timestamp_s))
+}
+
+fn insert_at(cache: &mut Cache, name: &[u8], arrival: Arrival) -> bool {
     let (metric, _) = cache.find_or_add(name);
     let mut found = [None; FIND_TOGETHER];
     cache.find_many(std::iter::once(name), &mut found);
     assert_eq!(found[0], Some(metric));
-    cache.push(metric, point)
+    cache.push(metric, arrival)
 }
 
 fn name_of(m: u8) -> Vec<u8> {
@@ -151,8 +161,14 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
                 log.hold(log.segment, u32::from(cache.hold(metric, log.segment)));
                 model.waiting_in.insert(log.segment);
             }
-            insert(cache, &name_of(m), Point { timestamp_s, value });
-            model.waiting.insert(timestamp_s, value);
+            let arrival = Arrival { timestamp_s, arrived_s: log.now_s, value };
+            let is_same = |last: &Arrival| {
+                (last.timestamp_s, last.arrived_s) == (timestamp_s, arrival.arrived_s)
+            };
+            let is_replacing = model.waiting.last().is_some_and(is_same);
+            assert_eq!(insert_at(cache, &name_of(m), arrival), is_replacing);
+            model.waiting.truncate(model.waiting.len() - usize::from(is_replacing));
+            model.waiting.push(arrival);
         }
         Op::Forget(m) => {
             let Some(metric) = cache.lookup(&name_of(m)) else { return };
@@ -162,6 +178,7 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
                 assert_eq!(forgotten, empty.then(|| name_of(m)));
             }
         }
+        Op::Clock(now_s) => log.now_s = now_s,
         Op::Overflow => log.is_full = true,
         Op::Late => {
             log.is_full = false;
@@ -178,7 +195,7 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
                 }
             }
         }
-        Op::Take(..) | Op::Confirm(_) | Op::Restore(..) | Op::Carry(_) => {
+        Op::Take(..) | Op::Confirm(_) | Op::ConfirmFirst(..) | Op::Restore(..) | Op::Carry(_) => {
             flush(cache, models, log, op);
         }
     }
@@ -186,7 +203,14 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
 
 /// What happens to points on their way to their file.
 fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
-    let (Op::Take(m, _) | Op::Confirm(m) | Op::Restore(m, _) | Op::Carry(m)) = *op else { return };
+    let (Op::Take(m, _)
+    | Op::Confirm(m)
+    | Op::ConfirmFirst(m, _)
+    | Op::Restore(m, _)
+    | Op::Carry(m)) = *op
+    else {
+        return;
+    };
     let Some(metric) = cache.lookup(&name_of(m)) else { return };
     let model = &mut models[usize::from(m)];
     match *op {
@@ -196,17 +220,29 @@ fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
             }
             let mut out = Vec::new();
             let taken = cache.take(metric, points_max, &mut out);
-            taken.held.into_iter().for_each(|segment| log.hold(segment, 1));
+            taken.into_iter().for_each(|segment| log.hold(segment, 1));
             model.writing = std::mem::take(&mut model.waiting);
-            let rest = model.writing.keys().nth(out.len()).copied();
             assert!(!out.is_empty() && out.len() <= points_max as usize);
-            assert!(rest.is_none() || model.writing.len() > points_max as usize);
-            model.waiting = rest.map(|rest| model.writing.split_off(&rest)).unwrap_or_default();
+            assert!(out.len() == model.writing.len() || model.writing.len() > points_max as usize);
+            model.waiting = model.writing.split_off(out.len());
             model.writing_in = model.waiting_in.clone();
             if model.waiting.is_empty() {
                 model.waiting_in.clear();
             }
-            assert_eq!(pairs(&out), model.writing.clone().into_iter().collect::<Vec<_>>());
+            assert_eq!(out, model.writing);
+        }
+        Op::ConfirmFirst(_, count) => {
+            let written = count.min(model.writing.len());
+            let freed = cache.confirm_first(metric, written).released;
+            log.release(freed.into_iter().flatten());
+            let mut kept = model.writing.split_off(written);
+            kept.append(&mut model.waiting);
+            model.waiting = replaced(&kept);
+            model.writing.clear();
+            model.waiting_in.append(&mut model.writing_in);
+            if model.waiting.is_empty() {
+                model.waiting_in.clear();
+            }
         }
         Op::Confirm(_) => {
             log.release(cache.confirm(metric));
@@ -216,11 +252,11 @@ fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
         Op::Restore(_, points_max) => {
             let kept = cache.restore(metric, points_max);
             log.release(kept.released.into_iter().flatten());
-            let mut all = read_model(model);
+            let mut all = std::mem::take(&mut model.writing);
+            all.append(&mut model.waiting);
             let excess = all.len().saturating_sub(points_max as usize);
             assert_eq!(kept.dropped as usize, excess);
-            model.waiting = all.drain(excess..).collect();
-            model.writing.clear();
+            model.waiting = replaced(&all[excess..]);
             model.waiting_in.append(&mut model.writing_in);
             if model.waiting.is_empty() {
                 model.waiting_in.clear();
@@ -230,21 +266,28 @@ fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
             let Some(before) = cache.waiting_hold(metric) else { return };
             let mut points = Vec::new();
             cache.waiting_points(metric, &mut points);
-            assert_eq!(pairs(&points), model.waiting.clone().into_iter().collect::<Vec<_>>());
+            assert_eq!(points, model.waiting);
             log.segment += 1;
             log.hold(log.segment, 1);
             assert_eq!(cache.move_hold(metric, log.segment), Some(before));
             log.release([before]);
             model.waiting_in = BTreeSet::from([log.segment]);
         }
-        Op::Insert(..) | Op::Forget(_) | Op::Overflow | Op::Late => {}
+        Op::Insert(..) | Op::Clock(_) | Op::Forget(_) | Op::Overflow | Op::Late => {}
     }
+}
+
+/// Points without those that the next one replaces.
+fn replaced(points: &[Arrival]) -> Vec<Arrival> {
+    let key = |point: &Arrival| (point.timestamp_s, point.arrived_s);
+    let is_last = |at: usize| points.get(at + 1).is_none_or(|next| key(next) != key(&points[at]));
+    (0..points.len()).filter(|&at| is_last(at)).map(|at| points[at]).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn behaves_like_a_map(ops in ops()) {
+    fn behaves_like_lists(ops in ops()) {
         let mut cache = Cache::new();
         let mut models: [Model; 5] = Default::default();
         let mut log = Holds::default();
@@ -318,7 +361,7 @@ fn blocks_are_kept_for_the_next_round() {
         (0..COUNT).map(|m| cache.find_or_add(format!("m.{m}").as_bytes()).0).collect();
     let round = |cache: &mut Cache, timestamp_s| {
         for &metric in &metrics {
-            cache.push(metric, Point { timestamp_s, value: 1.0 });
+            cache.push(metric, Arrival { timestamp_s, arrived_s: 9, value: 1.0 });
         }
         cache.begin_period();
         for &metric in &metrics {
@@ -347,28 +390,40 @@ fn blocks_are_kept_for_the_next_round() {
 }
 
 #[test]
-fn counts_what_a_point_replaces() {
+fn only_a_point_of_the_same_second_and_arrival_is_replaced() {
     let mut cache = Cache::new();
-    let point = |timestamp_s, value| Point { timestamp_s, value };
+    let at = |timestamp_s, arrived_s, value| Arrival { timestamp_s, arrived_s, value };
     assert!(cache.find_or_add(b"a").1 && !cache.find_or_add(b"a").1);
-    assert_eq!(insert(&mut cache, b"a", point(10, 1.0)), 0);
-    assert_eq!(insert(&mut cache, b"a", point(10, 2.0)), 1);
-    assert_eq!(insert(&mut cache, b"a", point(5, 3.0)), 0);
-    assert_eq!(insert(&mut cache, b"a", point(5, 4.0)), 0);
+    let sent = [at(10, 12, 1.0), at(10, 12, 2.0), at(5, 12, 3.0), at(10, 12, 4.0), at(10, 13, 5.0)];
+    let replaced: Vec<bool> = sent.iter().map(|&it| insert_at(&mut cache, b"a", it)).collect();
+    assert_eq!(replaced, [false, true, false, false, false]);
+    assert_eq!(read(&cache, b"a"), [(5, 3.0), (10, 5.0)]);
     let mut out = Vec::new();
     let metric = cache.lookup(b"a").unwrap();
-    assert_eq!(cache.take(metric, 500, &mut out), Taken { merged: 1, held: None });
-    assert_eq!(pairs(&out), [(5, 4.0), (10, 2.0)]);
-    assert_eq!((cache.waiting_count(), cache.writing_count()), (0, 2));
+    assert_eq!(cache.take(metric, 500, &mut out), None);
+    assert_eq!(out, sent[1..]);
+    assert_eq!((cache.waiting_count(), cache.writing_count()), (0, 4));
+}
+
+/// Bytes of a chain of 60 points, each so many seconds late.
+fn chain_bytes(late_s: impl Fn(u32) -> u32) -> usize {
+    let mut cache = Cache::new();
+    let (metric, _) = cache.find_or_add(b"a");
+    for n in 0..60 {
+        let (timestamp_s, value) = (1_700_000_000 + 10 * n, f64::from(1_000 + n));
+        cache.push(metric, Arrival { timestamp_s, arrived_s: timestamp_s + late_s(n), value });
+    }
+    cache.points.bytes()
 }
 
 #[test]
-fn repeated_old_timestamps_do_not_grow_a_chain() {
-    let mut cache = Cache::new();
-    for round in 0..100_000u32 {
-        insert(&mut cache, b"a", Point { timestamp_s: 100 + round % 2, value: 1.0 });
-    }
-    assert!(cache.waiting_count() < 200, "{} points of two seconds", cache.waiting_count());
+fn arrivals_take_little_memory() {
+    assert_eq!(chain_bytes(|_| 0), 4 * points::BLOCK_BYTES);
+    assert_eq!(chain_bytes(|_| 3), 4 * points::BLOCK_BYTES);
+    let spread = chain_bytes(|n| n * 7 % 5);
+    assert!(spread <= 60 * 8, "{spread} bytes for 60 points, each otherwise late");
+    let together = chain_bytes(|n| 100_000 - 10 * n);
+    assert!(together <= 60 * 5, "{together} bytes for 60 points that came at once");
 }
 
 fn sweep(order: &mut FlushOrder, cache: &Cache) -> Vec<MetricId> {
