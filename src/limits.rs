@@ -78,9 +78,10 @@ pub const FLUSH_BATCHES: usize = 8;
 /// whatever one metric has gathered, and is a multiple of the cache's block.
 pub const UPDATE_POINTS_MAX: u32 = 16_380;
 
-/// Points of one metric that are carried forward in the log before the core gets its turn back:
-/// they take about 1 MiB, which a commit does not wait to gather more than.
-pub const CARRY_POINTS_MAX: usize = 1 << 16;
+/// Waiting points of one metric that are logged again together, some 1 MiB: they are one piece, so
+/// that a crash leaves all of them or those that they stand for. More stay where they are, in a
+/// segment that cannot be given up, until they are written.
+pub const REWRITE_POINTS_MAX: usize = 1 << 16;
 
 /// Largest file that a tool takes into memory, in bytes; a greater one is refused. No archive of a
 /// Whisper file begins beyond it, and real files are a thousand times smaller.

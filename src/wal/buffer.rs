@@ -7,11 +7,12 @@
 
 use std::fmt;
 
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 use crate::wal::BLOCK_BYTES;
 use crate::wal::frame::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_MAX, FrameHeader};
 use crate::wal::record::{
-    NAME_RECORD_BYTES_MAX, POINT_BYTES_MAX, Previous, name_record_bytes, put_name, put_point,
+    ARRIVAL_BYTES_MAX, NAME_RECORD_BYTES_MAX, NOTE_BYTES_MAX, POINT_BYTES_MAX, Previous,
+    name_record_bytes, put_arrival, put_name, put_point,
 };
 use crate::wal::segment::SegmentId;
 
@@ -46,6 +47,9 @@ pub(crate) struct Buffer {
     open_count: u32,
     open_first: u64,
     previous: Previous,
+    /// The clock's time, and what the open frame says of the arrival of its next point.
+    clock_s: u32,
+    arrived_s: u32,
     frames: Vec<Frame>,
     /// The dictionary that the records belong to.
     pub(crate) epoch: u32,
@@ -75,6 +79,8 @@ impl Buffer {
             open_count: 0,
             open_first: 0,
             previous: Previous::default(),
+            clock_s: 0,
+            arrived_s: 0,
             frames: Vec::new(),
             epoch: 0,
             received_count: 0,
@@ -104,6 +110,72 @@ impl Buffer {
     /// Memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory.capacity() + self.frames.capacity() * size_of::<Frame>()
+    }
+
+    /// The clock shows this time: points that are put from now on have arrived then. `first` as for
+    /// [`Buffer::put_point`]. When there is no room to say so, there is none for a point either.
+    pub(crate) fn set_clock(&mut self, now_s: u32, first: u64) {
+        if self.clock_s == now_s {
+            return;
+        }
+        self.clock_s = now_s;
+        if self.open_at != 0 {
+            self.say_arrival(now_s, first);
+        }
+    }
+
+    /// The clock's time.
+    pub(crate) fn clock_s(&self) -> u32 {
+        self.clock_s
+    }
+
+    fn say_arrival(&mut self, arrived_s: u32, first: u64) {
+        // A frame that is opened for it says what the clock shows.
+        if self.make_room(ARRIVAL_BYTES_MAX, first) && self.arrived_s != arrived_s {
+            let at = self.start + self.used;
+            self.used += put_arrival(&mut self.memory[at..], &mut self.previous, arrived_s);
+            self.arrived_s = arrived_s;
+        }
+    }
+
+    /// Adds a point that arrived before; `first` as for [`Buffer::put_point`]. The caller has seen
+    /// that there is room for all of them, and calls [`Buffer::end_former`] behind the last.
+    pub(crate) fn put_former(&mut self, number: u32, arrival: Arrival, first: u64) {
+        // Both in one frame: a new one would begin with the clock's time.
+        let has_room = self.make_room(ARRIVAL_BYTES_MAX + POINT_BYTES_MAX, first);
+        assert!(has_room, "room was made for points that are logged again");
+        self.say_arrival(arrival.arrived_s, first);
+        let is_put = self.put_point(number, arrival.point(), first);
+        assert!(is_put, "room was made for an arrival and its point");
+    }
+
+    /// Points that are put from now on arrive as the clock says.
+    pub(crate) fn end_former(&mut self, first: u64) {
+        self.say_arrival(self.clock_s, first);
+    }
+
+    /// Adds a record that says something of a metric; false: the limit is reached.
+    pub(crate) fn put_note(
+        &mut self,
+        first: u64,
+        put: impl FnOnce(&mut [u8], &mut Previous) -> usize,
+    ) -> bool {
+        if !self.make_room(NOTE_BYTES_MAX, first) {
+            return false;
+        }
+        let at = self.start + self.used;
+        self.used += put(&mut self.memory[at..], &mut self.previous);
+        true
+    }
+
+    /// Whether so many points that arrived before fit, with some notes.
+    pub(crate) fn has_room_for(&self, count: usize) -> bool {
+        self.used + former_bytes(count) <= self.limit
+    }
+
+    /// Whether they would fit if it was empty.
+    pub(crate) fn could_take(&self, count: usize) -> bool {
+        BLOCK_BYTES + former_bytes(count) <= self.limit
     }
 
     /// Adds a point; `first` is its number if it begins a frame. False: the limit is reached.
@@ -174,8 +246,14 @@ impl Buffer {
         self.used += bytes;
     }
 
-    /// Fills in the headers for frames that go to `segment` from `block` on.
-    pub(crate) fn place(&mut self, segment: SegmentId, block: u32, oldest_live: u32) {
+    /// Fills in the headers for frames that go to `segment` from `block` on, and say what was
+    /// retired and synced.
+    pub(crate) fn place(
+        &mut self,
+        segment: SegmentId,
+        block: u32,
+        (oldest_live, synced_checkpoint): (u32, u32),
+    ) {
         assert!(self.open_at == 0, "only closed frames have a place");
         for frame in &self.frames {
             let skipped = (frame.at - BLOCK_BYTES) / BLOCK_BYTES;
@@ -189,6 +267,7 @@ impl Buffer {
                 first_record: frame.first_record,
                 oldest_live,
                 epoch: self.epoch,
+                synced_checkpoint,
             };
             header.encode(&mut self.memory[self.start + frame.at..]);
         }
@@ -221,7 +300,7 @@ impl Buffer {
 
     #[cold]
     fn make_room_slowly(&mut self, bytes: usize, first: u64) -> bool {
-        let worst = bytes + FRAME_HEADER_BYTES + 2 * BLOCK_BYTES;
+        let worst = bytes + FRAME_HEADER_BYTES + ARRIVAL_BYTES_MAX + 2 * BLOCK_BYTES;
         if !self.grow(self.used + worst) {
             return false;
         }
@@ -235,6 +314,11 @@ impl Buffer {
             self.open_first = first;
             self.previous = Previous::default();
             self.used += FRAME_HEADER_BYTES;
+            if first != 0 {
+                let at = self.start + self.used;
+                self.used += put_arrival(&mut self.memory[at..], &mut self.previous, self.clock_s);
+                self.arrived_s = self.clock_s;
+            }
         }
         true
     }
@@ -256,6 +340,13 @@ impl Buffer {
         (self.memory, self.start, self.capacity) = (memory, start, capacity);
         true
     }
+}
+
+/// Most bytes that so many points which arrived before take, with the notes around them.
+fn former_bytes(count: usize) -> usize {
+    let bytes = count * (ARRIVAL_BYTES_MAX + POINT_BYTES_MAX) + 4 * NOTE_BYTES_MAX;
+    let frames = 2 + bytes / (FRAME_PAYLOAD_MAX / 2);
+    bytes + frames * (FRAME_HEADER_BYTES + 2 * BLOCK_BYTES)
 }
 
 #[cfg(test)]
@@ -282,7 +373,7 @@ mod tests {
             count = use_count;
         }
         buffer.close_frame();
-        buffer.place(ID, 5, 2);
+        buffer.place(ID, 5, (2, 0));
         let bytes = buffer.bytes(false);
         assert_eq!(bytes.as_ptr().align_offset(BLOCK_BYTES), 0);
         let (mut at, mut records, mut frames) = (0, 0, 0);
@@ -324,7 +415,7 @@ mod tests {
         assert!(buffer.put_name(1, b"a.b.c"));
         buffer.close_twice();
         let id = SegmentId { kind: Kind::Names, ..ID };
-        buffer.place(id, 1, 0);
+        buffer.place(id, 1, (0, 0));
         for (at, block) in [(0, 1), (BLOCK_BYTES, 2)] {
             let bytes = &buffer.bytes(false)[at..];
             let header = FrameHeader::decode(bytes, id, block).unwrap();

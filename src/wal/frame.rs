@@ -5,7 +5,7 @@ use crate::wal::segment::{Kind, SegmentId};
 use crate::wal::{BLOCK_BYTES, u16_at, u32_at, u64_at};
 
 /// Ends in the version of the format, so that a frame can be judged without its segment's header.
-const MAGIC: [u8; 4] = *b"CBL\x01";
+const MAGIC: [u8; 4] = *b"CBL\x02";
 
 /// Bytes in front of the records.
 pub(crate) const FRAME_HEADER_BYTES: usize = 64;
@@ -32,6 +32,8 @@ pub(crate) struct FrameHeader {
     pub(crate) oldest_live: u32,
     /// The dictionary of the numbers.
     pub(crate) epoch: u32,
+    /// The sync of the Whisper files of this number, and all before it, had succeeded.
+    pub(crate) synced_checkpoint: u32,
 }
 
 impl FrameHeader {
@@ -50,6 +52,7 @@ impl FrameHeader {
         out[40..48].copy_from_slice(&self.first_record.to_le_bytes());
         out[48..52].copy_from_slice(&self.oldest_live.to_le_bytes());
         out[52..56].copy_from_slice(&self.epoch.to_le_bytes());
+        out[56..60].copy_from_slice(&self.synced_checkpoint.to_le_bytes());
         let checksum = checksum(out);
         out[4..8].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -75,6 +78,7 @@ impl FrameHeader {
             first_record: u64_at(bytes, 40),
             oldest_live: u32_at(bytes, 48),
             epoch: u32_at(bytes, 52),
+            synced_checkpoint: u32_at(bytes, 56),
         };
         // A segment is no more retired than it is written to.
         let is_sane = header.payload_bytes as usize <= FRAME_PAYLOAD_MAX

@@ -8,10 +8,12 @@
 use std::time::{Duration, Instant};
 
 use crate::metric::mark::Mark;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 use crate::wal::BLOCK_BYTES;
 use crate::wal::buffer::Buffer;
-use crate::wal::segment::{Kind, SegmentHeader, SegmentId};
+use crate::wal::position::Position;
+use crate::wal::record::{put_checkpoint, put_confirm, put_rewrite};
+use crate::wal::segment::{BootId, Kind, SegmentHeader, SegmentId};
 use crate::wal::segments::{Pressure, Segments};
 
 /// Files that are kept for points already received or carried forward: while the last ones before
@@ -53,6 +55,8 @@ pub struct Options {
     /// Files that earlier runs left and that are replayed, this shard's share of them; `None`:
     /// there are none.
     pub inherited_segments: Option<u32>,
+    /// The start of the kernel that this process runs under.
+    pub boot_id: BootId,
 }
 
 /// The log has no room for this point. It is not in the log: the caller waits or counts a drop.
@@ -80,10 +84,19 @@ pub enum Outcome {
 pub struct Part {
     id: SegmentId,
     block: u32,
-    oldest_live: u32,
+    told: Told,
     buffer: Buffer,
     /// To be set by whoever writes.
     pub outcome: Outcome,
+}
+
+/// What the frames of a commit say beside their records.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// Segments of points below this number are retired.
+    oldest_live: u32,
+    /// The last sync of the Whisper files that succeeded.
+    synced_checkpoint: u32,
 }
 
 impl Part {
@@ -135,6 +148,8 @@ pub struct Counters {
     pub synced_points: u64,
     /// Points appended again so that an old segment could go.
     pub carried_points: u64,
+    /// Notes that a metric's points are in its file.
+    pub confirmations: u64,
     /// Names written.
     pub names: u64,
     /// Dictionaries begun after the first.
@@ -242,6 +257,16 @@ pub struct Log {
     commit_record: u64,
     committed_record: u64,
     carried_record: u64,
+    /// The last sync of the Whisper files that the log says to have begun, the one under way, the
+    /// last that succeeded, and the last that a committed frame says has succeeded.
+    last_checkpoint: u32,
+    open_checkpoint: Option<u32>,
+    commit_checkpoint: u32,
+    committed_checkpoint: u32,
+    synced_checkpoint: u32,
+    told_checkpoint: u32,
+    /// A frame is due that says what has succeeded, even without a record.
+    must_tell: bool,
     is_in_flight: bool,
     /// Received points of the commit under way, and whether all of it so far is synced.
     commit_points: u64,
@@ -281,6 +306,13 @@ impl Log {
             commit_record: 0,
             committed_record: 0,
             carried_record: 0,
+            last_checkpoint: 0,
+            open_checkpoint: None,
+            commit_checkpoint: 0,
+            committed_checkpoint: 0,
+            synced_checkpoint: 0,
+            told_checkpoint: 0,
+            must_tell: false,
             is_in_flight: false,
             commit_points: 0,
             commit_synced: true,
@@ -295,7 +327,7 @@ impl Log {
         &self.options
     }
 
-    /// Adds a received point of the metric that `mark` belongs to. Returns the number of the
+    /// Adds a point of the metric that `mark` belongs to, received now. Returns the number of the
     /// segment to hold as long as the point waits, if no older one is held for the metric. The
     /// metric's name is asked for when the dictionary lacks it.
     pub fn append<'n>(
@@ -310,23 +342,105 @@ impl Log {
         Ok(segment)
     }
 
-    /// Adds a point again that an old segment holds, so that the old one can go: all waiting points
-    /// of a metric, each timestamp with its latest value only; then what the first returned is to
-    /// be held, and what was held released. When it is full before the last one, nothing is lost
-    /// or wrong, and the old hold stays; the others may follow in later commits.
-    pub fn carry<'n>(
+    /// Adds a received point that found no room when it came, as [`Log::append`] does.
+    pub fn append_late<'n>(
         &mut self,
         mark: &mut Mark,
         name: impl FnOnce() -> &'n [u8],
-        point: Point,
+        point: Arrival,
     ) -> Result<u32, Full> {
-        if self.segments.is_beyond() {
+        if !self.points.open.has_room_for(1) {
             return Err(Full);
         }
-        let segment = self.put(mark, name, point)?;
+        if mark.epoch != self.epoch {
+            self.name(mark, name())?;
+        }
+        let first = self.last_record + 1;
+        self.points.open.put_former(mark.number, point, first);
+        self.points.open.end_former(first);
+        self.last_record = first;
+        self.points.open.received_count += 1;
+        self.counters.received_points += 1;
+        Ok(self.segments.current())
+    }
+
+    /// The clock shows this time: points appended from now on have arrived then.
+    pub fn set_time(&mut self, now_s: u32) {
+        self.points.open.set_clock(now_s, self.last_record + 1);
+    }
+
+    /// Where the last point is; what is taken out of the cache now is in the log up to here.
+    pub fn position(&self) -> Position {
+        let Options { run, shard, .. } = self.options;
+        Position { run, shard, record: self.last_record }
+    }
+
+    /// Says that all points of a metric up to a position are in its file. After a kill that is
+    /// known from when it is committed, after a loss of power from when a checkpoint that began
+    /// later has succeeded, too.
+    pub fn confirm<'n>(
+        &mut self,
+        mark: &mut Mark,
+        name: impl FnOnce() -> &'n [u8],
+        through: Position,
+    ) -> Result<(), Full> {
+        if mark.epoch != self.epoch {
+            self.name(mark, name())?;
+        }
+        let position = self.position();
+        let is_own = (through.run, through.shard) == (position.run, position.shard);
+        let back = position.record.checked_sub(through.record).filter(|_| is_own);
+        let back = back.and_then(|back| u32::try_from(back).ok());
+        let put = |out: &mut [u8], previous: &mut _| {
+            put_confirm(out, previous, mark.number, (through, back))
+        };
+        if !self.points.open.put_note(self.last_record + 1, put) {
+            return Err(Full);
+        }
+        self.counters.confirmations += 1;
+        Ok(())
+    }
+
+    /// Adds all waiting points of a metric again, in the order of their arrival, so that an old
+    /// segment that holds them can go, or that those before them are known to be in their file.
+    /// Returns the segment to hold; what was held can be released then. When it is full nothing
+    /// has happened.
+    pub fn rewrite<'n>(
+        &mut self,
+        mark: &mut Mark,
+        name: impl FnOnce() -> &'n [u8],
+        points: &[Arrival],
+    ) -> Result<u32, Full> {
+        if self.segments.is_beyond() || !self.points.open.has_room_for(points.len()) {
+            return Err(Full);
+        }
+        if mark.epoch != self.epoch {
+            self.name(mark, name())?;
+        }
+        let (number, through) = (mark.number, self.position());
+        let count = u32::try_from(points.len()).expect("a chain counts its points in 32 bits");
+        let open = &mut self.points.open;
+        let first = self.last_record + 1;
+        let mut is_put =
+            open.put_note(first, |out, previous| put_rewrite(out, previous, number, count));
+        for &point in points {
+            open.put_former(number, point, self.last_record + 1);
+            self.last_record += 1;
+        }
+        open.end_former(self.last_record + 1);
+        let confirm = |out: &mut [u8], previous: &mut _| {
+            put_confirm(out, previous, number, (through, Some(count)))
+        };
+        is_put &= open.put_note(self.last_record + 1, confirm);
+        assert!(is_put, "room was made for the notes around points that are logged again");
         self.carried_record = self.last_record;
-        self.counters.carried_points += 1;
-        Ok(segment)
+        self.counters.carried_points += u64::from(count);
+        Ok(self.segments.current())
+    }
+
+    /// Whether so many points of a metric can be logged again together, if the log has room.
+    pub fn may_rewrite(&self, count: usize) -> bool {
+        self.points.open.could_take(count)
     }
 
     fn put<'n>(
@@ -336,6 +450,8 @@ impl Log {
         point: Point,
     ) -> Result<u32, Full> {
         if mark.epoch != self.epoch {
+            // Every metric comes by here once before it has a point in the log.
+            assert!(!self.segments.is_reading(), "new points would be lost behind old ones");
             self.name(mark, name())?;
         }
         if !self.points.open.put_point(mark.number, point, self.last_record + 1) {
@@ -347,8 +463,6 @@ impl Log {
 
     #[cold]
     fn name(&mut self, mark: &mut Mark, name: &[u8]) -> Result<(), Full> {
-        // Every metric comes by here once before it has a point in the log.
-        assert!(!self.segments.is_reading(), "new points would be lost behind old ones");
         let number = self.last_number + 1;
         if !self.names.open.put_name(number, name) {
             return Err(Full);
@@ -388,7 +502,7 @@ impl Log {
     pub fn is_settled(&self) -> bool {
         let is_empty = |stream: &Stream| stream.open.is_empty() && stream.ready.is_none();
         let is_idle = !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points);
-        is_idle && !self.is_stuck()
+        is_idle && !self.is_stuck() && !self.must_tell
     }
 
     /// No point waits for its file, and the log is full of names: commits that failed have left
@@ -414,7 +528,9 @@ impl Log {
         let streams = [&self.names, &self.points];
         let files = streams.iter().filter(|stream| stream.needs_segment(segment_bytes)).count();
         let files = u32::try_from(files).expect("two at most");
-        if !self.segments.has_room(files, self.is_stuck()) {
+        // What lets segments go may always be said.
+        let has_to_tell = self.is_stuck() || self.told_checkpoint < self.synced_checkpoint;
+        if !self.segments.has_room(files, has_to_tell) {
             return None;
         }
         let names = self.place(Kind::Names, now_s);
@@ -427,13 +543,18 @@ impl Log {
     fn gather(&mut self) {
         self.commit_points = self.points.open.received_count;
         self.commit_record = self.last_record;
+        self.commit_checkpoint = self.last_checkpoint;
         self.commit_synced = true;
         let is_stuck = self.is_stuck();
-        if self.points.open.is_empty() && (self.segments.has_to_tell() || is_stuck) {
+        let must_tell = std::mem::take(&mut self.must_tell);
+        let has_to_tell = self.segments.has_to_tell() || must_tell;
+        if self.points.open.is_empty() && (has_to_tell || is_stuck) {
             self.points.open.put_nothing(self.last_record + 1);
         }
+        let clock_s = self.points.open.clock_s();
         self.names.gather();
         self.points.gather();
+        self.points.open.set_clock(clock_s, self.last_record + 1);
         let segment_bytes = u64::from(self.options.segment_bytes);
         let is_mostly_dead =
             self.epoch_bytes >= segment_bytes && self.epoch_dead_bytes * 2 > self.epoch_bytes;
@@ -451,9 +572,12 @@ impl Log {
 
     /// Gives what is ready its place in a segment.
     fn place(&mut self, kind: Kind, now_s: u32) -> Option<Part> {
-        let Options { run, shard, shard_count, segment_bytes, .. } = self.options;
+        let Options { run, shard, shard_count, segment_bytes, boot_id, .. } = self.options;
         let is_new = self.stream(kind).needs_segment(segment_bytes);
-        let oldest_live = self.segments.oldest_live();
+        let told = Told {
+            oldest_live: self.segments.oldest_live(),
+            synced_checkpoint: self.synced_checkpoint,
+        };
         let mut buffer = self.stream(kind).ready.take()?;
         let number = if is_new { self.begin(kind, buffer.epoch) } else { 0 };
         let stream = self.stream(kind);
@@ -462,7 +586,7 @@ impl Log {
             Some(place) if !is_new => (id(place.number), place.next_block),
             _ => (id(number), 0),
         };
-        buffer.place(id, block.max(1), oldest_live);
+        buffer.place(id, block.max(1), (told.oldest_live, told.synced_checkpoint));
         if is_new {
             let is_chained = kind == Kind::Points || stream.last_epoch == buffer.epoch;
             let header = SegmentHeader {
@@ -472,10 +596,11 @@ impl Log {
                 previous: if is_chained { stream.last_good } else { 0 },
                 begun_s: now_s,
                 segment_bytes: u64::from(segment_bytes),
+                boot_id,
             };
             header.encode(buffer.header_block());
         }
-        Some(Part { id, block, oldest_live, buffer, outcome: Outcome::Pending })
+        Some(Part { id, block, told, buffer, outcome: Outcome::Pending })
     }
 
     /// Counts a new segment in; returns its number.
@@ -517,6 +642,7 @@ impl Log {
         self.not_before = None;
         self.counters.commits += 1;
         self.committed_record = self.commit_record;
+        self.committed_checkpoint = self.commit_checkpoint;
         self.counters.written_points += self.commit_points;
         if self.commit_synced {
             self.counters.synced_points += self.commit_points;
@@ -524,7 +650,7 @@ impl Log {
     }
 
     fn part_done(&mut self, part: Part) {
-        let Part { id, block, oldest_live, mut buffer, outcome } = part;
+        let Part { id, block, told, mut buffer, outcome } = part;
         let written_bytes = buffer.bytes(block == 0).len() as u64;
         let stream = self.stream(id.kind);
         match outcome {
@@ -539,7 +665,8 @@ impl Log {
                 self.commit_synced &= outcome == Outcome::Synced;
                 self.counters.bytes += written_bytes;
                 if id.kind == Kind::Points {
-                    self.segments.told(oldest_live);
+                    self.segments.told(told.oldest_live);
+                    self.told_checkpoint = self.told_checkpoint.max(told.synced_checkpoint);
                 }
             }
             Outcome::NotBegun | Outcome::Broken => {
@@ -575,10 +702,21 @@ impl Log {
         self.segments.pressure()
     }
 
-    /// The segment whose points are to be carried forward now, see [`Log::carry`]: the one that
-    /// [`Pressure::Carry`] names, or what is left of the inheritance after a minute.
-    pub fn carry_wanted(&self, now: Instant) -> Option<u32> {
-        self.segments.carry_wanted(now)
+    /// The segment whose points are to be carried forward now, see [`Log::rewrite`]: the one that
+    /// [`Pressure::Rewrite`] names, or what is left of the inheritance after a minute.
+    pub fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
+        self.segments.rewrite_wanted(now)
+    }
+
+    /// The oldest segment that is held, if no more than so many chains of points hold it and others
+    /// could go with it.
+    pub fn pinned_by(&self, count: u64) -> Option<u32> {
+        self.segments.pinned_by(count)
+    }
+
+    /// Points of earlier runs are still to come.
+    pub fn is_reading(&self) -> bool {
+        self.segments.is_reading()
     }
 
     /// Segments could go after a checkpoint.
@@ -592,9 +730,26 @@ impl Log {
     }
 
     /// To be called before the sync of the file system with the Whisper files begins: it will
-    /// cover what is confirmed now.
-    pub fn checkpoint_begun(&mut self) {
-        self.segments.checkpoint_begun(self.is_carried_committed());
+    /// cover what is confirmed now. False: the log has no room to say so, and it covers nothing.
+    pub fn checkpoint_begun(&mut self) -> bool {
+        let sequence = self.last_checkpoint + 1;
+        let put = |out: &mut [u8], _: &mut _| put_checkpoint(out, sequence);
+        let is_said = self.points.open.put_note(self.last_record + 1, put);
+        if is_said {
+            self.last_checkpoint = sequence;
+        }
+        self.open_checkpoint = is_said.then_some(sequence);
+        self.segments.checkpoint_begun(is_said && self.is_carried_committed());
+        is_said
+    }
+
+    /// Whether the sync may begin: the log says durably that it does. If it fails, and the process
+    /// ends, the next one must know that nothing written before is safe. Only a log that can take
+    /// nothing before segments go does not wait.
+    pub fn may_sync(&self) -> bool {
+        let is_said =
+            self.open_checkpoint.is_none_or(|sequence| sequence <= self.committed_checkpoint);
+        is_said || !self.segments.has_room(2, false)
     }
 
     /// What was carried is where it was carried to: only then may its former place go.
@@ -608,6 +763,19 @@ impl Log {
     pub fn checkpoint_done(&mut self, is_ok: bool) {
         self.counters.failed_checkpoints += u64::from(!is_ok);
         self.segments.checkpoint_done(is_ok);
+        if let Some(sequence) = self.open_checkpoint.take()
+            && !self.segments.has_checkpoint_failed()
+        {
+            self.synced_checkpoint = sequence;
+        }
+        if self.segments.has_inheritance() && self.segments.is_inheritance_released() {
+            self.tell_checkpoint();
+        }
+    }
+
+    /// Has a commit say which checkpoint was the last, even if there is nothing else to commit.
+    pub fn tell_checkpoint(&mut self) {
+        self.must_tell = self.told_checkpoint < self.synced_checkpoint;
     }
 
     /// Every point of earlier runs that belongs to this shard has been put into the cache, with
@@ -619,7 +787,10 @@ impl Log {
     /// This shard needs nothing of earlier runs any more. When all shards say so, their files are
     /// deleted, the oldest first, and the directory is synced.
     pub fn is_inheritance_released(&self) -> bool {
-        self.segments.is_inheritance_released()
+        // Notes that points of earlier runs are written, or logged again, count when a frame says
+        // that the files were synced.
+        let is_told = self.told_checkpoint >= self.synced_checkpoint;
+        self.segments.is_inheritance_released() && (is_told || !self.segments.has_inheritance())
     }
 
     /// The files of earlier runs are gone for good. Until then no segment of this run goes: points

@@ -55,7 +55,7 @@
 //! ```
 //! # use std::time::Instant;
 //! # use carbyne::metric::point::Point;
-//! # use carbyne::wal::{Log, Mark, Options, Outcome};
+//! # use carbyne::wal::{BootId, Log, Mark, Options, Outcome};
 //! let mut log = Log::new(Options {
 //!     run: 1,
 //!     shard: 0,
@@ -64,6 +64,7 @@
 //!     segments_max: 64,
 //!     buffer_bytes: 4 << 20,
 //!     inherited_segments: None,
+//!     boot_id: BootId::default(),
 //! });
 //! // The cache's entry: a mark for the metric, and the segment that its waiting points hold.
 //! let mut mark = Mark::default();
@@ -83,9 +84,10 @@
 //! assert_eq!(log.counters().synced_points, 1);
 //!
 //! // When the flush of the chain is confirmed, and then now and again:
+//! log.confirm(&mut mark, || b"a.b.c", log.position()).expect("there is room");
 //! log.release(segment);
 //! if log.checkpoint_wanted() {
-//!     log.checkpoint_begun();
+//!     assert!(log.checkpoint_begun());
 //!     // sync the file system with the Whisper files
 //!     log.checkpoint_done(true);
 //! }
@@ -97,19 +99,23 @@
 //! ```
 
 mod buffer;
+mod confirmed;
 mod frame;
 mod log;
+mod position;
 mod record;
 mod replay;
 mod segment;
 mod segments;
 
 pub use crate::metric::mark::Mark;
+pub use confirmed::Confirmed;
 pub use log::{Commit, Counters, Full, Log, Options, Outcome, Part, RESERVE_SEGMENTS};
+pub use position::Position;
 pub use record::POINT_BYTES_MAX;
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};
 pub(crate) use segment::HeaderError;
-pub use segment::{FileName, Kind, SegmentHeader, SegmentId, VERSION};
+pub use segment::{BootId, FileName, Kind, SegmentHeader, SegmentId, VERSION};
 pub use segments::{INHERITANCE, Pressure};
 
 /// What every write is a multiple of: the greatest logical block of common devices, and a page.

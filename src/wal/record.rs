@@ -1,4 +1,4 @@
-//! Records: a point in 5 to 17 bytes, a name in 6 more than it has.
+//! Records: a point in 5 to 17 bytes, a name in 6 more than it has, and what is said of points.
 //!
 //! A point is coded against the one before it in its frame: senders send metrics in the same order
 //! and seconds again and again. Of a value only the bytes up to its last that is not zero are
@@ -6,10 +6,17 @@
 //! that coding has no loop and hardly a branch.
 
 use crate::limits::NAME_BYTES_MAX;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
+use crate::wal::position::Position;
 
 /// Longest point: control byte, number, time, value.
 pub const POINT_BYTES_MAX: usize = 1 + 4 + 4 + 8;
+
+/// Longest arrival: control byte, time.
+pub(crate) const ARRIVAL_BYTES_MAX: usize = 1 + 4;
+
+/// Longest record that says something of a metric: control byte, number, field, position.
+pub(crate) const NOTE_BYTES_MAX: usize = 1 + 4 + 4 + Position::BYTES;
 
 /// Longest name: number, length, bytes.
 pub(crate) const NAME_RECORD_BYTES_MAX: usize = NAME_HEAD_BYTES + NAME_BYTES_MAX;
@@ -19,11 +26,35 @@ const NAME_HEAD_BYTES: usize = 6;
 /// Bytes of a difference of times, by its code.
 const TIME_BYTES: [usize; 4] = [0, 1, 2, 4];
 
-/// The point before, in the same frame.
+/// The low bits of the control byte of a record that is no point.
+const ARRIVAL: u8 = 9;
+const CONFIRM: u8 = 10;
+const CONFIRM_FAR: u8 = 11;
+const REWRITE: u8 = 12;
+const CHECKPOINT: u8 = 13;
+
+/// What stood before, in the same frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Previous {
     number: u32,
     timestamp_s: u32,
+    arrived_s: u32,
+}
+
+/// A record of the chain of points.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Record {
+    /// A point of the metric of this number.
+    Point(u32, Arrival),
+    /// All points of the metric up to this many records before here are in its file, or logged
+    /// again behind them.
+    Confirm(u32, u32),
+    /// The same, up to a record of any log.
+    ConfirmFar(u32, Position),
+    /// The next so many points are of this metric and logged again.
+    Rewrite(u32, u32),
+    /// A sync of the Whisper files has begun, the one of this number.
+    Checkpoint(u32),
 }
 
 /// Not a record: the frame was not written by this format, whatever its checksum says.
@@ -39,14 +70,10 @@ pub(crate) fn put_point(
 ) -> usize {
     let number_step = fold(number.wrapping_sub(previous.number));
     let time_step = fold(point.timestamp_s.wrapping_sub(previous.timestamp_s));
-    *previous = Previous { number, timestamp_s: point.timestamp_s };
+    (previous.number, previous.timestamp_s) = (number, point.timestamp_s);
     let bits = point.value.to_bits();
     let number_bytes = bytes_of(number_step).max(1);
-    let time_code = match bytes_of(time_step) {
-        3 => 3,
-        4 => 3,
-        short => short,
-    };
+    let time_code = time_code(time_step);
     let value_bytes = 8 - bits.trailing_zeros() as usize / 8;
     let control = value_bytes | (number_bytes - 1) << 4 | time_code << 6;
     out[0] = u8::try_from(control).expect("4, 2 and 2 bits are a byte");
@@ -58,30 +85,139 @@ pub(crate) fn put_point(
     value_at + value_bytes
 }
 
-/// Takes the next point off the front of `rest`; `None` at the end.
-pub(crate) fn take_point(
+/// Writes that the points behind have arrived in this second; returns the length.
+pub(crate) fn put_arrival(out: &mut [u8], previous: &mut Previous, arrived_s: u32) -> usize {
+    let step = fold(arrived_s.wrapping_sub(previous.arrived_s));
+    previous.arrived_s = arrived_s;
+    put_field(out, ARRIVAL, step)
+}
+
+/// Writes that a sync begins; returns the length.
+pub(crate) fn put_checkpoint(out: &mut [u8], sequence: u32) -> usize {
+    put_field(out, CHECKPOINT, sequence)
+}
+
+/// Writes [`Record::Confirm`], or the far one where the distance is too great; returns the length.
+pub(crate) fn put_confirm(
+    out: &mut [u8],
+    previous: &mut Previous,
+    number: u32,
+    (through, back): (Position, Option<u32>),
+) -> usize {
+    match back {
+        Some(back) => put_note(out, previous, CONFIRM, (number, back)),
+        None => {
+            let length = put_note(out, previous, CONFIRM_FAR, (number, 0));
+            through.encode(&mut out[length..]);
+            length + Position::BYTES
+        }
+    }
+}
+
+/// Writes [`Record::Rewrite`]; returns the length.
+pub(crate) fn put_rewrite(
+    out: &mut [u8],
+    previous: &mut Previous,
+    number: u32,
+    count: u32,
+) -> usize {
+    put_note(out, previous, REWRITE, (number, count))
+}
+
+fn put_field(out: &mut [u8], kind: u8, field: u32) -> usize {
+    let code = time_code(field);
+    out[0] = kind | u8::try_from(code << 6).expect("2 bits above 6");
+    let bytes = TIME_BYTES[code];
+    out[1..1 + bytes].copy_from_slice(&field.to_le_bytes()[..bytes]);
+    1 + bytes
+}
+
+fn put_note(
+    out: &mut [u8],
+    previous: &mut Previous,
+    kind: u8,
+    (number, field): (u32, u32),
+) -> usize {
+    let number_step = fold(number.wrapping_sub(previous.number));
+    previous.number = number;
+    let number_bytes = bytes_of(number_step).max(1);
+    let code = time_code(field);
+    let control = usize::from(kind) | (number_bytes - 1) << 4 | code << 6;
+    out[0] = u8::try_from(control).expect("4, 2 and 2 bits are a byte");
+    let field_at = 1 + number_bytes;
+    out[1..field_at].copy_from_slice(&number_step.to_le_bytes()[..number_bytes]);
+    let length = field_at + TIME_BYTES[code];
+    out[field_at..length].copy_from_slice(&field.to_le_bytes()[..length - field_at]);
+    length
+}
+
+/// Takes the next record off the front of `rest`; `None` at the end.
+pub(crate) fn take_record(
     rest: &mut &[u8],
     previous: &mut Previous,
-) -> Result<Option<(u32, Point)>, Malformed> {
-    let Some((&control, _)) = rest.split_first() else { return Ok(None) };
-    let control = usize::from(control);
+) -> Result<Option<Record>, Malformed> {
+    while let Some((&control, _)) = rest.split_first() {
+        let time_bytes = TIME_BYTES[usize::from(control) >> 6];
+        match control & 15 {
+            ARRIVAL => {
+                let step = little_endian(&take(rest, 1 + time_bytes)?[1..]);
+                previous.arrived_s = previous.arrived_s.wrapping_add(unfold(step));
+            }
+            CHECKPOINT => {
+                let sequence = little_endian(&take(rest, 1 + time_bytes)?[1..]);
+                return Ok(Some(Record::Checkpoint(sequence)));
+            }
+            CONFIRM => {
+                let (number, back) = take_note(rest, previous)?;
+                return Ok(Some(Record::Confirm(number, back)));
+            }
+            CONFIRM_FAR => {
+                let (number, _) = take_note(rest, previous)?;
+                let through = Position::decode(take(rest, Position::BYTES)?);
+                return Ok(Some(Record::ConfirmFar(number, through)));
+            }
+            REWRITE => {
+                let (number, count) = take_note(rest, previous)?;
+                return Ok(Some(Record::Rewrite(number, count)));
+            }
+            0..=8 => return take_point(rest, previous).map(Some),
+            _ => return Err(Malformed),
+        }
+    }
+    Ok(None)
+}
+
+fn take_point(rest: &mut &[u8], previous: &mut Previous) -> Result<Record, Malformed> {
+    let control = usize::from(rest[0]);
     let value_bytes = control & 15;
     let number_bytes = (control >> 4 & 3) + 1;
     let time_bytes = TIME_BYTES[control >> 6];
     let length = 1 + number_bytes + time_bytes + value_bytes;
-    if value_bytes > 8 || length > rest.len() {
-        return Err(Malformed);
-    }
-    let (record, later) = rest.split_at(length);
-    *rest = later;
+    let record = take(rest, length)?;
     let number_step = little_endian(&record[1..1 + number_bytes]);
     let time_step = little_endian(&record[1 + number_bytes..1 + number_bytes + time_bytes]);
     let mut value = [0; 8];
     value[..value_bytes].copy_from_slice(&record[length - value_bytes..]);
     previous.number = previous.number.wrapping_add(unfold(number_step));
     previous.timestamp_s = previous.timestamp_s.wrapping_add(unfold(time_step));
+    let Previous { number, timestamp_s, arrived_s } = *previous;
     let value = f64::from_bits(u64::from_be_bytes(value));
-    Ok(Some((previous.number, Point { timestamp_s: previous.timestamp_s, value })))
+    Ok(Record::Point(number, Arrival { timestamp_s, arrived_s, value }))
+}
+
+fn take_note(rest: &mut &[u8], previous: &mut Previous) -> Result<(u32, u32), Malformed> {
+    let control = usize::from(rest[0]);
+    let number_bytes = (control >> 4 & 3) + 1;
+    let record = take(rest, 1 + number_bytes + TIME_BYTES[control >> 6])?;
+    let number_step = little_endian(&record[1..1 + number_bytes]);
+    previous.number = previous.number.wrapping_add(unfold(number_step));
+    Ok((previous.number, little_endian(&record[1 + number_bytes..])))
+}
+
+fn take<'b>(rest: &mut &'b [u8], length: usize) -> Result<&'b [u8], Malformed> {
+    let (record, later) = rest.split_at_checked(length).ok_or(Malformed)?;
+    *rest = later;
+    Ok(record)
 }
 
 /// Bytes that a name's record takes.
@@ -122,6 +258,11 @@ fn unfold(folded: u32) -> u32 {
     (folded >> 1) ^ (folded & 1).wrapping_neg()
 }
 
+/// The code of the fewest bytes that a field fits into.
+fn time_code(field: u32) -> usize {
+    bytes_of(field).min(3)
+}
+
 fn bytes_of(number: u32) -> usize {
     (32 - number.leading_zeros() as usize).div_ceil(8)
 }
@@ -147,14 +288,57 @@ mod tests {
         }
         let (mut rest, mut previous) = (&bytes[..], Previous::default());
         for &(number, timestamp_s, value) in points {
-            let (got, point) = take_point(&mut rest, &mut previous).unwrap().unwrap();
+            let record = take_record(&mut rest, &mut previous).unwrap().unwrap();
+            let Record::Point(got, point) = record else { panic!("{record:?}") };
             assert_eq!((got, point.timestamp_s), (number, timestamp_s));
             assert_eq!(point.value.to_bits(), value.to_bits());
         }
-        assert_eq!(take_point(&mut rest, &mut previous), Ok(None));
+        assert_eq!(take_record(&mut rest, &mut previous), Ok(None));
         for cut in 1..bytes.len() {
             let (mut rest, mut previous) = (&bytes[..cut], Previous::default());
-            while let Ok(Some(_)) = take_point(&mut rest, &mut previous) {}
+            while let Ok(Some(_)) = take_record(&mut rest, &mut previous) {}
+        }
+    }
+
+    #[test]
+    fn notes_come_back_between_points() {
+        let far = Position { run: u64::MAX, shard: 7, record: 1 << 40 };
+        let mut bytes = vec![0; 500];
+        let (mut previous, mut at) = (Previous::default(), 0);
+        let mut point = [0; POINT_BYTES_MAX];
+        let put = &mut |length: usize| at += length;
+        put(put_arrival(&mut bytes, &mut previous, 1_700_000_000));
+        put(put_confirm(&mut bytes[5..], &mut previous, 9, (far, Some(0))));
+        put(put_confirm(&mut bytes[7..], &mut previous, 300, (far, Some(70_000))));
+        let mut end = at;
+        end += put_confirm(&mut bytes[end..], &mut previous, u32::MAX, (far, None));
+        end += put_rewrite(&mut bytes[end..], &mut previous, 3, 65_536);
+        let length = put_point(&mut point, &mut previous, 3, Point { timestamp_s: 12, value: 2.0 });
+        bytes[end..end + length].copy_from_slice(&point[..length]);
+        end += length;
+        end += put_arrival(&mut bytes[end..], &mut previous, 1_699_999_999);
+        let length = put_point(&mut point, &mut previous, 3, Point { timestamp_s: 13, value: 2.0 });
+        bytes[end..end + length].copy_from_slice(&point[..length]);
+        end += length;
+        end += put_checkpoint(&mut bytes[end..], 77);
+        let mut rest = &bytes[..end];
+        let mut previous = Previous::default();
+        let arrival = |timestamp_s, arrived_s| Arrival { timestamp_s, arrived_s, value: 2.0 };
+        for want in [
+            Record::Confirm(9, 0),
+            Record::Confirm(300, 70_000),
+            Record::ConfirmFar(u32::MAX, far),
+            Record::Rewrite(3, 65_536),
+            Record::Point(3, arrival(12, 1_700_000_000)),
+            Record::Point(3, arrival(13, 1_699_999_999)),
+            Record::Checkpoint(77),
+        ] {
+            assert_eq!(take_record(&mut rest, &mut previous), Ok(Some(want)));
+        }
+        assert_eq!(take_record(&mut rest, &mut previous), Ok(None));
+        for control in [14, 15, 14 | 3 << 6] {
+            let mut rest = &[control, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..];
+            assert_eq!(take_record(&mut rest, &mut Previous::default()), Err(Malformed));
         }
     }
 
@@ -186,9 +370,5 @@ mod tests {
         let mut too_long = vec![b'x'; 6 + NAME_BYTES_MAX + 1];
         too_long[..6].copy_from_slice(&[1, 0, 0, 0, 0xa1, 0x0f]);
         assert_eq!(take_name(&mut &too_long[..]), Err(Malformed));
-        assert_eq!(
-            take_point(&mut &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &mut Previous::default()),
-            Err(Malformed)
-        );
     }
 }

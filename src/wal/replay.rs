@@ -5,17 +5,22 @@
 //! of equal timestamps the one received last comes last. Two shards of one run never have a metric
 //! in common.
 //!
-//! For each log: all segments of names; then segments of points from the last one back until one
-//! tells what was retired; then all segments of points in ascending order. Only one segment's bytes
-//! are needed at a time, and a step is one frame, so whoever takes the points can make it wait.
+//! There are two passes over all logs. The first gathers what is confirmed ([`Replay::survey`]),
+//! the second hands out the points that are not. In each pass, for each log: all segments of names;
+//! then segments of points from the last one back until one tells what was retired; then all
+//! segments of points in ascending order. Only one segment's bytes are needed at a time, and a step
+//! is one frame, so whoever takes the points can make it wait.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use crate::metric::point::Point;
+use crate::metric::point::Arrival;
 use crate::wal::BLOCK_BYTES;
+use crate::wal::confirmed::Confirmed;
 use crate::wal::frame::FrameHeader;
-use crate::wal::record::{Previous, take_name, take_point};
+use crate::wal::position::Position;
+use crate::wal::record::{Previous, Record, take_name, take_record};
 use crate::wal::segment::{FileName, HeaderError, Kind, SegmentHeader, SegmentId};
 
 /// Most problems kept with their place; more are only counted.
@@ -152,6 +157,10 @@ impl fmt::Display for Problem {
 pub struct Report {
     /// Points handed out.
     pub points: u64,
+    /// Points not handed out, because they are in their file or in the log again.
+    pub confirmed_points: u64,
+    /// The clock's time when the last point of all arrived, in seconds since the epoch.
+    pub last_arrived_s: u32,
     /// Points whose number has no name; not handed out.
     pub unresolved_points: u64,
     /// Points known to be lost, by the gaps in their numbering.
@@ -194,8 +203,17 @@ impl Report {
 /// Names by dictionary and number.
 #[derive(Debug, Default)]
 struct Dictionary {
-    places: HashMap<u64, (usize, usize), ahash::RandomState>,
+    names: HashMap<u64, Known, ahash::RandomState>,
     bytes: Vec<u8>,
+}
+
+/// A name of a dictionary.
+#[derive(Debug)]
+struct Known {
+    start: usize,
+    length: usize,
+    /// Points of this log up to this record are confirmed.
+    confirmed: u64,
 }
 
 impl Dictionary {
@@ -206,21 +224,34 @@ impl Dictionary {
     /// Whether the name is new; `None`: the number has another name, and now has none.
     fn add(&mut self, epoch: u32, number: u32, name: &[u8]) -> Option<bool> {
         let start = self.bytes.len();
-        let place = self.places.entry(Self::key(epoch, number)).or_insert((start, name.len()));
-        if place.0 == start {
+        let new = || Known { start, length: name.len(), confirmed: 0 };
+        let known = self.names.entry(Self::key(epoch, number)).or_insert_with(new);
+        if known.start == start {
             self.bytes.extend_from_slice(name);
             return Some(true);
         }
-        if self.bytes[place.0..place.0 + place.1] == *name {
+        if self.bytes[known.start..][..known.length] == *name {
             return Some(false);
         }
-        place.1 = 0;
+        known.length = 0;
         None
     }
 
-    fn get(&self, epoch: u32, number: u32) -> Option<&[u8]> {
-        let &(start, length) = self.places.get(&Self::key(epoch, number))?;
-        (length > 0).then(|| &self.bytes[start..start + length])
+    fn name(&self, key: u64) -> Option<&[u8]> {
+        let known = self.names.get(&key).filter(|known| known.length > 0)?;
+        Some(&self.bytes[known.start..][..known.length])
+    }
+
+    fn confirm(&self, key: u64, through: Position, confirmed: &mut Confirmed) {
+        if let Some(name) = self.name(key) {
+            confirmed.raise(name, through);
+        }
+    }
+
+    /// The name of a number, and the record up to which its points are confirmed.
+    fn get(&self, epoch: u32, number: u32) -> Option<(&[u8], u64)> {
+        let known = self.names.get(&Self::key(epoch, number))?;
+        (known.length > 0).then(|| (&self.bytes[known.start..][..known.length], known.confirmed))
     }
 }
 
@@ -242,7 +273,34 @@ pub struct Replay {
     /// Names that are said to have been there, with their dictionary.
     missing_names: Vec<(SegmentId, u32)>,
     oldest_epoch: u32,
+    /// Points before this record are logged again and must not be handed out.
+    void_until: u64,
+    /// The last sync that succeeded, as far as frames tell.
+    synced_checkpoint: u32,
+    survey: Surveyed,
     report: Report,
+}
+
+/// What a survey of one log remembers on its way.
+#[derive(Debug, Default)]
+struct Surveyed {
+    is_same_boot: bool,
+    /// What notes behind the last checkpoint say, by the key of the metric.
+    open_notes: HashMap<u64, Position, ahash::RandomState>,
+    /// Points that were logged again, by the key of their metric: the last time of each.
+    rewrites: HashMap<u64, Rewrite, ahash::RandomState>,
+    /// The times before.
+    earlier_rewrites: Vec<(u64, Rewrite)>,
+}
+
+/// Points that were logged again together.
+#[derive(Debug)]
+struct Rewrite {
+    /// The record before the first of them.
+    record: u64,
+    segment: SegmentId,
+    /// The note behind them was found.
+    has_note: bool,
 }
 
 impl Replay {
@@ -255,7 +313,102 @@ impl Replay {
             next_record: 0,
             missing_names: Vec::new(),
             oldest_epoch: u32::MAX,
+            void_until: 0,
+            synced_checkpoint: 0,
+            survey: Surveyed::default(),
             report: Report::default(),
+        }
+    }
+
+    /// First pass: takes a segment of points for what it says to be confirmed.
+    pub fn survey(&mut self, id: SegmentId, bytes: &[u8], confirmed: &mut Confirmed) {
+        assert!(id.kind == Kind::Points, "{id} holds no points");
+        if id.number < self.oldest_live {
+            return;
+        }
+        if let Ok(header) = SegmentHeader::decode(bytes, id) {
+            self.survey.is_same_boot |= confirmed.is_same_boot(header.boot_id);
+        }
+        let mut at = BLOCK_BYTES;
+        while let Some((from, header, payload)) = find_good(id, at, bytes) {
+            self.survey_frame(&header, payload, confirmed);
+            at = from + header.frame_bytes();
+        }
+    }
+
+    fn survey_frame(&mut self, header: &FrameHeader, payload: &[u8], confirmed: &mut Confirmed) {
+        let (mut rest, mut previous) = (payload, Previous::default());
+        let mut last = header.first_record.saturating_sub(1);
+        let SegmentId { run, shard, .. } = header.id;
+        while let Ok(Some(record)) = take_record(&mut rest, &mut previous) {
+            let (number, through) = match record {
+                Record::Point(..) => {
+                    last = last.saturating_add(1);
+                    continue;
+                }
+                Record::Rewrite(number, _) => {
+                    let key = Dictionary::key(header.epoch, number);
+                    let rewrite = Rewrite { record: last, segment: header.id, has_note: false };
+                    let earlier = self.survey.rewrites.insert(key, rewrite);
+                    self.survey.earlier_rewrites.extend(earlier.map(|earlier| (key, earlier)));
+                    continue;
+                }
+                Record::Checkpoint(sequence) => {
+                    if sequence <= self.synced_checkpoint {
+                        for (key, through) in self.survey.open_notes.drain() {
+                            self.dictionary.confirm(key, through, confirmed);
+                        }
+                    } else {
+                        confirmed.set_open_checkpoint();
+                    }
+                    continue;
+                }
+                Record::Confirm(number, back) => {
+                    (number, Position { run, shard, record: last.saturating_sub(u64::from(back)) })
+                }
+                Record::ConfirmFar(number, through) => (number, through),
+            };
+            let key = Dictionary::key(header.epoch, number);
+            if let Some(rewrite) = self.survey.rewrites.get_mut(&key) {
+                rewrite.has_note |= rewrite.record == through.record;
+            }
+            let known = self.survey.open_notes.entry(key).or_default();
+            *known = through.max(*known);
+        }
+    }
+
+    /// Ends the first pass over this log. What it says to be in files and does not know to be synced
+    /// counts for as long as the kernel runs, if no sync has failed.
+    pub fn end_survey(mut self, confirmed: &mut Confirmed) {
+        let Surveyed { is_same_boot, open_notes, rewrites, earlier_rewrites } = self.survey;
+        for (key, through) in open_notes.into_iter().filter(|_| is_same_boot) {
+            if let Some(name) = self.dictionary.name(key) {
+                confirmed.add_open(name, through);
+            }
+        }
+        let LogFiles { run, shard, .. } = self.files;
+        let last = self.files.points.pop();
+        for (key, rewrite) in rewrites.into_iter().chain(earlier_rewrites) {
+            let Rewrite { record, segment, has_note } = rewrite;
+            let Some(name) = self.dictionary.name(key) else { continue };
+            // A note that is missing in the middle of the log was damaged, and was there.
+            let may_be_void = has_note || Some(segment) == last;
+            confirmed.add_rewrite(name, Position { run, shard, record }, may_be_void);
+        }
+    }
+
+    /// Second pass, after all names: takes what is confirmed.
+    pub fn resolve(&mut self, confirmed: &Confirmed) {
+        let own = (self.files.run, self.files.shard);
+        let Dictionary { names, bytes } = &mut self.dictionary;
+        for known in names.values_mut() {
+            let name = &bytes[known.start..][..known.length];
+            let Some(through) = confirmed.through(name) else { continue };
+            known.confirmed = match (through.run, through.shard).cmp(&own) {
+                Ordering::Less => 0,
+                Ordering::Equal => through.record,
+                Ordering::Greater => u64::MAX,
+            };
         }
     }
 
@@ -299,13 +452,14 @@ impl Replay {
         }
     }
 
-    /// Looks for what was retired in a segment of points; true when it tells.
+    /// Looks for what was retired and synced in a segment of points; true when it tells.
     pub fn look(&mut self, id: SegmentId, bytes: &[u8]) -> bool {
         let mut at = BLOCK_BYTES;
         let mut is_told = false;
         while let Some((from, header, _)) = find_good(id, at, bytes) {
             is_told = true;
             self.oldest_live = self.oldest_live.max(header.oldest_live);
+            self.synced_checkpoint = self.synced_checkpoint.max(header.synced_checkpoint);
             at = from + header.frame_bytes();
         }
         is_told
@@ -330,12 +484,14 @@ impl Replay {
         Cursor { id, at: BLOCK_BYTES }
     }
 
-    /// Hands out the points of the next good frame of the segment; false at its end.
+    /// Hands out the points of the next good frame of the segment that are not confirmed, with the
+    /// number of their record; false at its end.
     pub fn next_frame(
         &mut self,
         cursor: &mut Cursor,
         bytes: &[u8],
-        mut sink: impl FnMut(&[u8], Point),
+        confirmed: &Confirmed,
+        mut sink: impl FnMut(&[u8], Arrival, u64),
     ) -> bool {
         if cursor.at >= bytes.len() {
             return false;
@@ -347,7 +503,7 @@ impl Replay {
         };
         self.report.frames += 1;
         if self.number(&header) {
-            self.hand_out(&header, payload, &mut sink);
+            self.hand_out(&header, payload, confirmed, &mut sink);
         }
         true
     }
@@ -355,6 +511,9 @@ impl Replay {
     /// Compares the numbers of a frame's records with those expected; false: it was there before.
     fn number(&mut self, header: &FrameHeader) -> bool {
         let count = u64::from(header.record_count);
+        if count == 0 {
+            return true;
+        }
         let end = header.first_record.saturating_add(count);
         if self.next_record == 0 && self.oldest_live == 1 {
             self.next_record = 1;
@@ -375,21 +534,44 @@ impl Replay {
         &mut self,
         header: &FrameHeader,
         payload: &[u8],
-        sink: &mut impl FnMut(&[u8], Point),
+        confirmed: &Confirmed,
+        sink: &mut impl FnMut(&[u8], Arrival, u64),
     ) {
+        let SegmentId { run, shard, .. } = header.id;
         let (mut rest, mut previous, mut count) = (payload, Previous::default(), 0);
-        while count < header.record_count {
-            let Ok(Some((number, point))) = take_point(&mut rest, &mut previous) else { break };
+        let is_whole = loop {
+            let (number, point) = match take_record(&mut rest, &mut previous) {
+                Ok(None) => break true,
+                Err(_) => break false,
+                Ok(Some(Record::Point(number, point))) => (number, point),
+                Ok(Some(Record::Rewrite(_, copies))) => {
+                    let next = header.first_record.saturating_add(u64::from(count));
+                    let record = next.saturating_sub(1);
+                    if confirmed.is_void(Position { run, shard, record }) {
+                        self.void_until = next.saturating_add(u64::from(copies));
+                    }
+                    continue;
+                }
+                Ok(Some(_)) => continue,
+            };
+            let record = header.first_record.saturating_add(u64::from(count));
+            if count == header.record_count {
+                break false;
+            }
             count += 1;
+            self.report.last_arrived_s = self.report.last_arrived_s.max(point.arrived_s);
             match self.dictionary.get(header.epoch, number) {
                 None => self.report.unresolved_points += 1,
-                Some(name) => {
+                Some((_, through)) if record <= through || record < self.void_until => {
+                    self.report.confirmed_points += 1;
+                }
+                Some((name, _)) => {
                     self.report.points += 1;
-                    sink(name, point);
+                    sink(name, point, record);
                 }
             }
-        }
-        if count < header.record_count || !rest.is_empty() {
+        };
+        if count < header.record_count || !is_whole {
             self.report.lost_points += u64::from(header.record_count - count);
             let from = u64::from(header.block) * BLOCK_BYTES as u64;
             self.report.add(header.id, Damage::Malformed { from });

@@ -11,11 +11,12 @@ use crate::wal::{BLOCK_BYTES, u16_at, u32_at, u64_at};
 
 const MAGIC: [u8; 8] = *b"CBYNELOG";
 
-/// The only version of the format there is.
-pub const VERSION: u16 = 1;
+/// The only version of the format that is read. Version 1, which knew no arrivals and no
+/// confirmations, must be drained by the release that wrote it.
+pub const VERSION: u16 = 2;
 
 /// Bytes of the header block that mean something; the others are zero.
-const FIELDS_BYTES: usize = 56;
+const FIELDS_BYTES: usize = 72;
 
 /// What a segment holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +149,14 @@ pub struct SegmentHeader {
     pub begun_s: u32,
     /// Length of the file.
     pub segment_bytes: u64,
+    /// The start of the machine's kernel that it was written under.
+    pub boot_id: BootId,
 }
+
+/// Tells one start of a kernel from another: what a process wrote into files is in the page cache
+/// until the next one, also when it was killed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BootId(pub [u8; 16]);
 
 /// Why a header block is not one of the segment that its file name claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +186,7 @@ impl SegmentHeader {
         block[36..40].copy_from_slice(&self.previous.to_le_bytes());
         block[40..44].copy_from_slice(&self.begun_s.to_le_bytes());
         block[48..56].copy_from_slice(&self.segment_bytes.to_le_bytes());
+        block[56..72].copy_from_slice(&self.boot_id.0);
         let checksum = checksum(block);
         block[12..16].copy_from_slice(&checksum.to_le_bytes());
     }
@@ -224,6 +233,7 @@ impl SegmentHeader {
             previous: u32_at(block, 36),
             begun_s: u32_at(block, 40),
             segment_bytes: u64_at(block, 48),
+            boot_id: BootId(*block[56..].first_chunk().expect("the length was checked")),
         })
     }
 }

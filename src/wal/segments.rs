@@ -25,6 +25,9 @@ const BROKEN_FILES_MAX: u32 = 8;
 /// theirs by then and carry nothing.
 pub(crate) const INHERITANCE_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Segments that may follow the oldest one while only points that cannot be written hold it.
+const PINNED_SEGMENTS: u32 = 2;
+
 /// What the log asks of the shard so that it does not fill up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pressure {
@@ -35,9 +38,9 @@ pub enum Pressure {
         /// The oldest segment that is held.
         oldest: u32,
     },
-    /// Flushing does not come along: carry the points of metrics that hold this segment forward,
-    /// see [`crate::wal::Log::carry`], those first whose files cannot be written.
-    Carry {
+    /// Flushing does not come along: log the points of metrics that hold this segment again, see
+    /// [`crate::wal::Log::rewrite`], those first whose files cannot be written.
+    Rewrite {
         /// The oldest segment that is held.
         oldest: u32,
     },
@@ -239,9 +242,9 @@ impl Segments {
         let (files, max) = (self.file_count(), self.files_max);
         // While more of a metric's points may come out of old files, those that have come must not
         // be put behind them.
-        let may_carry = !self.is_reading();
-        if files * 4 >= max * 3 && may_carry {
-            Pressure::Carry { oldest }
+        let may_rewrite = !self.is_reading();
+        if files * 4 >= max * 3 && may_rewrite {
+            Pressure::Rewrite { oldest }
         } else if files * 2 >= max {
             Pressure::Flush { oldest }
         } else {
@@ -250,12 +253,21 @@ impl Segments {
     }
 
     /// The segment whose points are to be carried forward, if one's are.
-    pub(crate) fn carry_wanted(&self, now: Instant) -> Option<u32> {
-        if let Pressure::Carry { oldest } = self.pressure() {
+    pub(crate) fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
+        if let Pressure::Rewrite { oldest } = self.pressure() {
             return Some(oldest);
         }
         let is_due = self.inheritance_due.is_some_and(|due| now >= due);
         (is_due && self.inherited_holds > 0).then_some(INHERITANCE)
+    }
+
+    /// The oldest segment that is held, if so few chains hold it and it is followed by enough that
+    /// moving their points gains something.
+    pub(crate) fn pinned_by(&self, count: u64) -> Option<u32> {
+        let oldest = self.oldest_held().filter(|&oldest| oldest != INHERITANCE)?;
+        let holds = self.points[(oldest - self.first) as usize].holds;
+        let is_followed = self.current() >= oldest + PINNED_SEGMENTS;
+        (is_followed && (1..=count).contains(&holds) && !self.is_reading()).then_some(oldest)
     }
 
     fn oldest_held(&self) -> Option<u32> {
@@ -301,10 +313,18 @@ impl Segments {
         }
     }
 
+    pub(crate) fn has_checkpoint_failed(&self) -> bool {
+        self.checkpoint_failed
+    }
+
     pub(crate) fn inheritance_read(&mut self, now: Instant) {
         assert!(self.is_reading(), "the inheritance is read once");
         self.inheritance = Inheritance::Read;
         self.inheritance_due = Some(now + INHERITANCE_TIME_MAX);
+    }
+
+    pub(crate) fn has_inheritance(&self) -> bool {
+        self.inheritance != Inheritance::Gone
     }
 
     pub(crate) fn is_inheritance_released(&self) -> bool {

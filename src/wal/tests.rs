@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 
 const SEGMENT_BYTES: u32 = 64 << 10;
+
+const BOOT_ID: BootId = BootId([7; 16]);
 
 /// Segments by name, whole.
 type Files = BTreeMap<SegmentId, Vec<u8>>;
@@ -23,6 +25,7 @@ fn log(run: u64) -> Log {
         segments_max: 100,
         buffer_bytes: 32 << 10,
         inherited_segments: None,
+        boot_id: BOOT_ID,
     })
 }
 
@@ -60,16 +63,36 @@ fn sample(run: u64, commits: u32) -> (Files, Vec<Vec<Found>>) {
 }
 
 fn read(files: &Files) -> (Vec<Found>, Vec<Report>) {
+    let (found, reports) = read_after(files, BOOT_ID);
+    let plain =
+        |(name, point): (Vec<u8>, Arrival)| (name, point.timestamp_s, point.value.to_bits());
+    (found.into_iter().map(plain).collect(), reports)
+}
+
+/// Replays what is not confirmed, under the kernel start of this identity.
+fn read_after(files: &Files, boot_id: BootId) -> (Vec<(Vec<u8>, Arrival)>, Vec<Report>) {
     let names: Vec<FileName> = files.keys().map(|&id| FileName::Segment(id)).collect();
     let (mut found, mut reports) = (Vec::new(), Vec::new());
-    for log in logs(&names) {
+    let mut confirmed = Confirmed::new(boot_id);
+    let open = |log: &LogFiles| {
         let mut replay = Replay::new(log.clone());
         log.names.iter().for_each(|id| replay.add_names(*id, &files[id]));
         let _ = log.points.iter().rev().any(|id| replay.look(*id, &files[id]));
+        replay
+    };
+    for log in logs(&names) {
+        let mut replay = open(&log);
+        log.points.iter().for_each(|id| replay.survey(*id, &files[id], &mut confirmed));
+        replay.end_survey(&mut confirmed);
+    }
+    confirmed.end_survey();
+    for log in logs(&names) {
+        let mut replay = open(&log);
+        replay.resolve(&confirmed);
         for id in &log.points {
             let mut cursor = replay.begin(*id, &files[id]);
-            while replay.next_frame(&mut cursor, &files[id], |name, point| {
-                found.push((name.to_vec(), point.timestamp_s, point.value.to_bits()));
+            while replay.next_frame(&mut cursor, &files[id], &confirmed, |name, point, _| {
+                found.push((name.to_vec(), point));
             }) {}
         }
         reports.push(replay.finish());
@@ -177,11 +200,11 @@ fn each_missing_or_foreign_file_is_named() {
     assert_eq!(found.len(), 75, "nothing is taken twice");
     let mut other = files.clone();
     let block = &mut other.get_mut(&first).unwrap()[..BLOCK_BYTES];
-    block[8] = 2;
+    block[8] = 1;
     block[100] = 1;
     block[12] ^= 1;
     let (_, reports) = read(&other);
-    assert_eq!(reports[0].problems[0], Problem { segment: first, damage: Damage::Version(2) });
+    assert_eq!(reports[0].problems[0], Problem { segment: first, damage: Damage::Version(1) });
 }
 
 #[test]
@@ -342,7 +365,7 @@ fn a_full_log_makes_wait_and_goes_on() {
         commit(&mut log, &mut files);
     }
     assert_eq!(log.file_count(), 5);
-    assert_eq!(log.pressure(), Pressure::Carry { oldest: 1 });
+    assert_eq!(log.pressure(), Pressure::Rewrite { oldest: 1 });
     assert!(!log.checkpoint_wanted(), "everything is held");
     for &segment in &holds {
         log.release(segment);
@@ -414,4 +437,217 @@ fn a_log_full_of_names_makes_room_though_nothing_comes() {
     }
     assert!(!log.is_full() && log.is_settled(), "{} files", log.file_count());
     assert_eq!(log.file_count(), 1, "the segment of points that is written to");
+}
+
+/// A log of one metric of each name; points are numbered by their timestamps.
+struct Notes {
+    log: Log,
+    files: Files,
+    marks: BTreeMap<&'static str, Mark>,
+}
+
+impl Notes {
+    fn new(run: u64) -> Notes {
+        let mut log = log(run);
+        log.set_time(1_000);
+        Notes { log, files: Files::new(), marks: BTreeMap::new() }
+    }
+
+    fn append(&mut self, name: &'static str, timestamp_s: u32) {
+        let mark = self.marks.entry(name).or_default();
+        let point = Point { timestamp_s, value: 1.0 };
+        self.log.append(mark, || name.as_bytes(), point).unwrap();
+    }
+
+    fn confirm(&mut self, name: &'static str, through: Position) {
+        let mark = self.marks.entry(name).or_default();
+        self.log.confirm(mark, || name.as_bytes(), through).unwrap();
+    }
+
+    fn rewrite(&mut self, name: &'static str, points: &[(u32, u32)]) {
+        let mark = self.marks.entry(name).or_default();
+        let arrival = |&(timestamp_s, arrived_s)| Arrival { timestamp_s, arrived_s, value: 1.0 };
+        let points: Vec<Arrival> = points.iter().map(arrival).collect();
+        self.log.rewrite(mark, || name.as_bytes(), &points).unwrap();
+    }
+
+    fn commit(&mut self) {
+        commit(&mut self.log, &mut self.files);
+    }
+
+    /// What is replayed, as "name timestamp@arrival", after a kill and after a loss of power.
+    fn replayed(&self, files: &[&Files]) -> [String; 2] {
+        let mut all = self.files.clone();
+        files.iter().for_each(|more| all.extend((*more).clone()));
+        [BOOT_ID, BootId([8; 16])].map(|boot_id| {
+            let (found, reports) = read_after(&all, boot_id);
+            assert!(reports.iter().all(|report| report.problem_count == 0), "{reports:?}");
+            let text = |(name, it): &(Vec<u8>, Arrival)| {
+                let name = String::from_utf8_lossy(name);
+                format!("{name}{}@{}", it.timestamp_s, it.arrived_s)
+            };
+            found.iter().map(text).collect::<Vec<_>>().join(" ")
+        })
+    }
+}
+
+#[test]
+fn arrivals_come_back_whatever_the_clock_does() {
+    let mut notes = Notes::new(1);
+    notes.append("a", 1);
+    notes.log.set_time(1_001);
+    notes.log.set_time(1_002);
+    notes.append("a", 2);
+    notes.commit();
+    notes.append("a", 3);
+    notes.log.set_time(5);
+    notes.append("b", 4);
+    notes.commit();
+    notes.log.set_time(2_000_000_000);
+    notes.append("a", 5);
+    notes.commit();
+    let want = "a1@1000 a2@1002 a3@1002 b4@5 a5@2000000000";
+    assert_eq!(notes.replayed(&[]), [want, want]);
+}
+
+#[test]
+fn what_is_confirmed_is_not_replayed() {
+    let mut notes = Notes::new(1);
+    notes.append("a", 1);
+    notes.append("b", 2);
+    let through = notes.log.position();
+    notes.append("a", 3);
+    notes.confirm("a", through);
+    notes.commit();
+    // Nothing is synced: after a loss of power all may be missing in its file.
+    let all = "a1@1000 b2@1000 a3@1000";
+    assert_eq!(notes.replayed(&[]), ["b2@1000 a3@1000", all]);
+    notes.confirm("a", notes.log.position());
+    assert!(notes.log.checkpoint_begun());
+    notes.confirm("b", notes.log.position());
+    notes.commit();
+    assert_eq!(notes.replayed(&[]), [all, all], "it may have failed");
+    notes.log.checkpoint_done(true);
+    notes.append("b", 4);
+    assert_eq!(notes.replayed(&[]), [all, all], "no frame tells of the sync yet");
+    notes.commit();
+    let kill = "b4@1000";
+    assert_eq!(notes.replayed(&[]), [kill, "b2@1000 b4@1000"], "what was confirmed before it");
+    assert!(notes.log.checkpoint_begun());
+    notes.log.checkpoint_done(true);
+    notes.log.tell_checkpoint();
+    notes.commit();
+    assert_eq!(notes.replayed(&[]), [kill, kill], "a frame of its own tells of it");
+    assert!(notes.log.is_settled());
+}
+
+#[test]
+fn a_failed_sync_confirms_nothing() {
+    let mut notes = Notes::new(1);
+    notes.append("a", 1);
+    notes.confirm("a", notes.log.position());
+    assert!(notes.log.checkpoint_begun());
+    notes.log.checkpoint_done(false);
+    notes.commit();
+    assert!(notes.log.checkpoint_begun());
+    notes.log.checkpoint_done(true);
+    notes.log.tell_checkpoint();
+    notes.commit();
+    assert_eq!(notes.replayed(&[]), ["a1@1000", "a1@1000"]);
+}
+
+#[test]
+fn a_later_run_confirms_points_of_an_earlier_one() {
+    let mut first = Notes::new(1);
+    first.append("a", 1);
+    let part = first.log.position();
+    first.append("a", 2);
+    first.append("b", 3);
+    first.commit();
+    let mut second = Notes::new(2);
+    second.confirm("a", part);
+    second.commit();
+    assert_eq!(second.replayed(&[&first.files])[0], "a2@1000 b3@1000");
+    second.append("b", 4);
+    second.confirm("b", second.log.position());
+    second.commit();
+    assert_eq!(second.replayed(&[&first.files])[0], "a2@1000", "with all that was before");
+}
+
+#[test]
+fn points_logged_again_stand_for_those_before_as_soon_as_that_is_sure() {
+    let mut notes = Notes::new(1);
+    notes.append("a", 1);
+    notes.append("b", 2);
+    notes.append("a", 3);
+    notes.commit();
+    notes.rewrite("a", &[(1, 900), (3, 1_000)]);
+    notes.append("a", 4);
+    notes.commit();
+    let (before, after) = ("a1@1000 b2@1000 a3@1000 a4@1000", "b2@1000 a1@900 a3@1000 a4@1000");
+    assert_eq!(notes.replayed(&[]), [after, before]);
+    assert!(notes.log.checkpoint_begun());
+    notes.log.checkpoint_done(true);
+    notes.log.tell_checkpoint();
+    notes.commit();
+    assert_eq!(notes.replayed(&[]), [after, after]);
+    // And again, once more: only the last time counts.
+    notes.rewrite("a", &[(1, 900), (3, 1_000), (4, 1_000)]);
+    notes.commit();
+    let again = "b2@1000 a1@900 a3@1000 a4@1000";
+    assert_eq!(notes.replayed(&[]), [again, after]);
+}
+
+/// The end comes in a commit that logs many points again: the ones before are replayed, and none
+/// twice.
+#[test]
+fn points_logged_again_in_part_are_void() {
+    let mut log = Log::new(Options {
+        segment_bytes: 32 << 20,
+        buffer_bytes: 8 << 20,
+        ..log(1).options().clone()
+    });
+    let (mut mark, name) = (Mark::default(), b"a".as_slice());
+    let points: Vec<Arrival> = (0..150_000_u32)
+        .map(|n| Arrival { timestamp_s: 7 * n, arrived_s: 1_000 + n, value: f64::from(n) / 7.0 })
+        .collect();
+    let mut file = Vec::new();
+    let mut names = Vec::new();
+    let mut put = |log: &mut Log, keep_bytes: usize| {
+        let mut commit = log.take_commit(Instant::now(), 1_700_000_000).unwrap();
+        for part in commit.parts() {
+            let bytes = &part.bytes()[..part.bytes().len().min(keep_bytes)];
+            let target = if part.id().kind == Kind::Names { &mut names } else { &mut file };
+            target.resize(usize::try_from(part.offset()).unwrap(), 0);
+            target.extend_from_slice(bytes);
+            part.outcome = Outcome::Synced;
+        }
+        log.committed(commit, Instant::now());
+        (names.clone(), file.clone())
+    };
+    for point in &points {
+        log.set_time(point.arrived_s);
+        log.append(&mut mark, || name, point.point()).unwrap();
+    }
+    put(&mut log, usize::MAX);
+    log.rewrite(&mut mark, || name, &points).unwrap();
+    let (names, whole) = put(&mut log, usize::MAX);
+    let id = |kind| SegmentId { run: 1, shard: 2, kind, number: 1 };
+    let check = |length: usize, is_whole: bool| {
+        let mut bytes = whole[..length].to_vec();
+        bytes.resize(32 << 20, 0);
+        let mut files = Files::from([(id(Kind::Points), bytes)]);
+        let mut names = names.clone();
+        names.resize(32 << 20, 0);
+        files.insert(id(Kind::Names), names);
+        let (found, reports) = read_after(&files, BOOT_ID);
+        let found: Vec<Arrival> = found.into_iter().map(|(_, point)| point).collect();
+        assert!(found == points, "{} points at {length}", found.len());
+        let passed_over = reports[0].confirmed_points;
+        assert_eq!(passed_over == points.len() as u64, is_whole, "{passed_over} at {length}");
+        passed_over
+    };
+    check(whole.len(), true);
+    assert!(check(whole.len() - BLOCK_BYTES, false) > 0, "the first frame's are void");
+    check(whole.len() * 3 / 4, false);
 }
