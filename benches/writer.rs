@@ -40,10 +40,10 @@ use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::{BATCH_BYTES_MAX, FLUSH_BATCH};
-use carbyne::metric::point::{Point, Received};
+use carbyne::metric::point::{Arrival, Point, Received};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
-use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome};
+use carbyne::shard::flush::{FlushJob, Known, Limit, NextJob, Outcome, Written};
 use carbyne::shard::route::ShardId;
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
@@ -313,10 +313,14 @@ fn fill<'s>(
         job.path.clear();
         job.path.extend_from_slice(one.path.as_bytes_with_nul());
         job.points.clear();
-        job.points.extend(points_of(options, turn));
+        job.points.extend(
+            points_of(options, turn)
+                .into_iter()
+                .map(|point| Arrival::new(point, point.timestamp_s)),
+        );
         job.known = one.known.take();
         job.create = is_create.then(spec);
-        job.now_s = BEGIN_S + (turn + 1) * options.points * STEP_S;
+        job.limit = Limit { is_alone: true, ..Limit::default() };
         job.outcome = Outcome::Pending;
         batch.used += 1;
     }
@@ -364,7 +368,9 @@ fn sweep(options: &Options) {
             for job in &mut jobs[..used] {
                 let inode = count as u64 * 7_919 % 1_000_003;
                 job.known = Some(Known { header: header.clone(), inode, bases: Bases::EMPTY });
-                job.outcome = Outcome::Written { checked: false, created: false, too_old_count: 0 };
+                let written =
+                    Written { count: job.points.len(), is_near: true, ..Written::default() };
+                job.outcome = Outcome::Written(written);
                 count += 1;
             }
             confirm.time(|| jobs[..used].iter_mut().for_each(|job| drop(shard.complete(job, now))));
@@ -396,7 +402,6 @@ fn shard_options() -> ShardOptions {
         future_s_max: 0,
         hash_tagged: true,
         quarantined_points_max: 10,
-        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 2,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,

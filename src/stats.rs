@@ -211,6 +211,12 @@ counters! {
     wal_synced,
     /// Points written to the log again so that an old segment could go.
     wal_carried,
+    /// Notes in the log that a metric's points are in its file.
+    wal_confirmations,
+    /// Updates that the log has no room to take a note of: their points are replayed.
+    unnoted_updates,
+    /// Updates made although one before them could be repeated after a crash and lap them.
+    unsynced_updates,
     /// Bytes written to the log.
     wal_bytes,
     /// Commits to the log.
@@ -404,6 +410,9 @@ fn log(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("wal.synced_points"), value(total.wal_synced));
     emit(format_args!("wal.unlogged_points"), value(gauges.wal_unlogged));
     emit(format_args!("wal.carried_points"), value(total.wal_carried));
+    emit(format_args!("wal.confirmations"), value(total.wal_confirmations));
+    emit(format_args!("wal.unnoted_updates"), value(total.unnoted_updates));
+    emit(format_args!("wal.unsynced_updates"), value(total.unsynced_updates));
     emit(format_args!("wal.bytes"), value(total.wal_bytes));
     emit(format_args!("wal.segments"), value(gauges.wal_segments));
     emit(format_args!("wal.commits"), value(total.wal_commits));

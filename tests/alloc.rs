@@ -21,7 +21,7 @@ use carbyne::metric::batch::{Batch, Content};
 use carbyne::metric::glob::Glob;
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
-use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome};
+use carbyne::shard::flush::{FlushJob, Known, NextJob, Outcome, Written};
 use carbyne::shard::route::ShardId;
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
@@ -107,7 +107,6 @@ fn shard_with(id: u16, shard_count: u16, budget_bytes: usize) -> Shard {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
-        carry_points_max: carbyne::limits::CARRY_POINTS_MAX,
         link_buffers: 4,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,
@@ -279,7 +278,9 @@ fn sweep(shard: &mut Shard) -> u64 {
                 } else {
                     count += 1;
                     job.known = Some(known.clone());
-                    Outcome::Written { checked, created, too_old_count: 0 }
+                    let count = job.points.len();
+                    let is_near = true;
+                    Outcome::Written(Written { count, is_near, checked, created, too_old_count: 0 })
                 };
                 assert!(shard.complete(&mut job, now).is_none());
             }

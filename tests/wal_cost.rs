@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use carbyne::metric::point::Point;
-use carbyne::wal::{FileName, Log, Mark, Options, Outcome, Replay, SegmentId, logs};
+use carbyne::wal::{
+    BootId, Confirmed, FileName, Log, Mark, Options, Outcome, Replay, SegmentId, logs,
+};
 
 const METRICS: usize = 1_000_000;
 const SEGMENT_BYTES: u32 = 64 << 20;
@@ -89,6 +91,7 @@ fn a_million_metrics() {
         segments_max: 64,
         buffer_bytes: 16 << 20,
         inherited_segments: None,
+        boot_id: BootId::default(),
     });
     let names: Vec<String> = (0..METRICS)
         .map(|index| format!("servers.host-{:05}.application.requests.{index:07}", index % 4_000))
@@ -112,10 +115,11 @@ fn a_million_metrics() {
     found.names.iter().for_each(|id| replay.add_names(*id, disk.read(*id)));
     let names_time = cpu() - begun;
     let _ = found.points.iter().rev().any(|id| replay.look(*id, disk.read(*id)));
-    let mut sum = 0;
+    let (mut sum, nothing) = (0, Confirmed::new(BootId::default()));
     for id in &found.points {
         let mut cursor = replay.begin(*id, disk.read(*id));
-        while replay.next_frame(&mut cursor, disk.read(*id), |name, _| sum += name.len()) {}
+        let mut take = |name: &[u8], _, _| sum += name.len();
+        while replay.next_frame(&mut cursor, disk.read(*id), &nothing, &mut take) {}
     }
     let time = cpu() - begun;
     let report = replay.finish();

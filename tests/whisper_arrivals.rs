@@ -5,6 +5,8 @@
 //! tests hold against Python whisper byte by byte. `SEED=7 cargo test --test whisper_arrivals`
 //! repeats a failure.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 #[path = "support/seeds.rs"]
 mod seeds;
 #[path = "support/whisper_file.rs"]

@@ -9,9 +9,9 @@ mod whisper_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use carbyne::metric::point::Point;
+use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
-use carbyne::shard::flush::{FlushJob, Known, Outcome};
+use carbyne::shard::flush::{FlushJob, Known, Limit, Outcome, Written};
 use carbyne::sys::files::Layout;
 use carbyne::tasks::writer::{FileWriter, Way, WriterOptions};
 use carbyne::whisper::Update;
@@ -43,6 +43,11 @@ fn points(file: usize, round: u32) -> Vec<Point> {
     points
 }
 
+/// Points that all arrive now.
+fn arrivals(points: &[Point]) -> Vec<Arrival> {
+    points.iter().map(|&point| Arrival::new(point, NOW_S)).collect()
+}
+
 struct World {
     directory: PathBuf,
     writer: FileWriter,
@@ -71,18 +76,24 @@ impl World {
             .map(|file| {
                 let mut job = FlushJob::empty();
                 job.path = format!("{}\0", path_of(file)).into_bytes();
-                job.points = points(file, round);
+                job.points = arrivals(&points(file, round));
                 job.known = self.known[file].take();
                 job.create = create.then(|| spec(&SHAPE));
-                job.now_s = NOW_S;
+                job.limit = Limit { is_alone: true, ..Limit::default() };
                 job
             })
             .collect();
         self.writer.write_by(self.way, &mut jobs).unwrap();
         for (job, known) in jobs.iter().zip(&mut self.known) {
-            *known = job.known.clone().filter(|_| matches!(job.outcome, Outcome::Written { .. }));
+            *known = job.known.clone().filter(|_| matches!(job.outcome, Outcome::Written(_)));
         }
-        jobs.into_iter().map(|job| format!("{:?}", job.outcome)).collect()
+        let text = |job: FlushJob| match job.outcome {
+            Outcome::Written(Written { checked, created, too_old_count, .. }) => {
+                said(checked, created, too_old_count)
+            }
+            other => format!("{other:?}"),
+        };
+        jobs.into_iter().map(text).collect()
     }
 
     fn at(&self, file: usize) -> PathBuf {
@@ -104,9 +115,13 @@ fn path_of(file: usize) -> String {
     format!("tree/{}/m{file}.wsp", file / 10)
 }
 
+fn said(checked: bool, created: bool, too_old_count: u32) -> String {
+    format!("written checked={checked} created={created} too_old={too_old_count}")
+}
+
 fn written(checked: bool, created: bool, file: usize) -> String {
     let too_old_count = u32::from(file.is_multiple_of(11));
-    format!("{:?}", Outcome::Written { checked, created, too_old_count })
+    said(checked, created, too_old_count)
 }
 
 /// A file with other archives than it had, whole and under the same name.
@@ -179,18 +194,19 @@ fn new_files_whose_name_is_taken_and_whose_points_are_too_old() {
         let said = world.round(1, true);
         for (file, (said, model)) in said.iter().zip(&mut models).enumerate() {
             assert_eq!(*said, written(true, false, file), "{way:?} {file}");
-            model.update_many(&mut update, &points(file, 0), NOW_S);
-            model.update_many(&mut update, &points(file, 1), NOW_S);
+            model.update_arrivals(&mut update, &arrivals(&points(file, 0)));
+            model.update_arrivals(&mut update, &arrivals(&points(file, 1)));
             assert!(world.bytes(file) == model.bytes, "{way:?} {file}");
         }
         let mut job = FlushJob::empty();
         job.path = b"old/file.wsp\0".to_vec();
-        job.points =
-            vec![Point { timestamp_s: 1, value: 1.0 }, Point { timestamp_s: 2, value: 2.0 }];
-        (job.create, job.now_s) = (Some(spec(&SHAPE)), NOW_S);
+        job.points = arrivals(&[1, 2].map(|timestamp_s| Point { timestamp_s, value: 1.0 }));
+        job.create = Some(spec(&SHAPE));
         let mut jobs = [job];
         world.writer.write_by(way, &mut jobs).unwrap();
-        let want = Outcome::Written { checked: false, created: true, too_old_count: 2 };
+        let (count, is_near, checked, created) = (2, true, false, true);
+        let want = Written { count, is_near, checked, created, too_old_count: 2 };
+        let want = Outcome::Written(want);
         assert_eq!(format!("{:?}", jobs[0].outcome), format!("{want:?}"), "{way:?}");
         let empty = File::create(&SHAPE, 0.2, Aggregation::Sum);
         assert!(fs::read(world.directory.join("old/file.wsp")).unwrap() == empty.bytes, "{way:?}");
@@ -202,15 +218,16 @@ fn batch(world: &mut World, name: &str, create: bool) -> Vec<Outcome> {
     let mut jobs: Vec<FlushJob> = (0..3).map(|_| FlushJob::empty()).collect();
     for (number, job) in jobs.iter_mut().enumerate() {
         job.path = format!("new/{name}-{number}.wsp\0").into_bytes();
-        // As many as the finest archive holds, which is more than a page.
-        job.points = (0..360).map(|n| Point { timestamp_s: NOW_S - n * 10, value: 1.0 }).collect();
+        // Nearly as many as the finest archive holds, which is more than a page.
+        let at = |n: u32| Point { timestamp_s: NOW_S - n * 10, value: 1.0 };
+        job.points = arrivals(&(0..350).map(at).collect::<Vec<_>>());
         job.create = create.then(|| spec(&SHAPE));
-        job.now_s = NOW_S;
+        job.limit = Limit { is_alone: true, ..Limit::default() };
     }
     world.writer.write_by(world.way, &mut jobs).unwrap();
     let mut model = File::create(&SHAPE, 0.2, Aggregation::Sum);
-    model.update_many(&mut Update::new(), &jobs[0].points, NOW_S);
-    for job in jobs.iter().filter(|job| matches!(job.outcome, Outcome::Written { .. })) {
+    model.update_arrivals(&mut Update::new(), &jobs[0].points);
+    for job in jobs.iter().filter(|job| matches!(job.outcome, Outcome::Written(_))) {
         let path = std::str::from_utf8(&job.path).unwrap().trim_end_matches('\0');
         assert!(fs::read(world.directory.join(path)).unwrap() == model.bytes, "{path}");
     }
@@ -223,8 +240,10 @@ fn each_batch_looks_for_its_directories_anew() {
     for way in [Way::Plain, Way::Ring] {
         let mut world = World::in_directory("directories", way);
         let directory = world.directory.join("new");
-        let is_created = |said: &Outcome| matches!(said, Outcome::Written { created: true, .. });
-        let is_updated = |said: &Outcome| matches!(said, Outcome::Written { created: false, .. });
+        let is_created =
+            |said: &Outcome| matches!(said, Outcome::Written(Written { created: true, .. }));
+        let is_updated =
+            |said: &Outcome| matches!(said, Outcome::Written(Written { created: false, .. }));
         let is_missing = |said: &Outcome| matches!(said, Outcome::Missing);
         assert!(batch(&mut world, "a", true).iter().all(is_created), "{way:?}");
         fs::rename(&directory, world.directory.join("elsewhere")).unwrap();

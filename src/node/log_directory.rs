@@ -16,11 +16,12 @@ use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
 use crate::sys::files::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
+use crate::sys::process;
 use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
 use crate::tasks::commit::LogPlan;
 use crate::tasks::log_writer::LogWriterOptions;
-use crate::tasks::recovery::{self, Feeder};
-use crate::wal::{self, BLOCK_BYTES, FileName, HeaderError, SegmentHeader, SegmentId};
+use crate::tasks::recovery::{self, Feeder, Recovered};
+use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};
 
 /// Least length of a segment: a commit with everything that receivers may bring at once.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
@@ -161,6 +162,7 @@ impl NodeLog {
             segments_max: self.sizes.segments_max,
             buffer_bytes: self.sizes.buffer_bytes,
             inherited_segments: (inherited > 0).then_some(inherited),
+            boot_id: BootId(process::boot_id()),
         }
     }
 
@@ -213,15 +215,16 @@ impl NodeLog {
         !self.inherited.is_empty()
     }
 
-    /// Hands what earlier runs left to the cores, see [`recovery::recover`]; returns how many
-    /// points are known to be lost.
-    pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) -> u64 {
+    /// Hands what earlier runs left to the cores, see [`recovery::recover`].
+    pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) -> Recovered {
         let mut feeders = std::mem::take(&mut self.feeders);
-        let recovered = recovery::recover(&self.directory, &self.inherited, &mut feeders, pause);
+        let (directory, files) = (&self.directory, &self.inherited);
+        let boot_id = BootId(process::boot_id());
+        let mut recovered = recovery::recover(directory, files, boot_id, &mut feeders, pause);
         let now_s = clock::now_s();
         let aside = |id: SegmentId| (id.to_string(), format!("{id}.damaged-{now_s}"));
-        self.damaged = recovered.damaged.into_iter().map(aside).collect();
-        recovered.lost_points
+        self.damaged = recovered.damaged.drain(..).map(aside).collect();
+        recovered
     }
 
     /// Deletes what earlier runs left: every point of it is in its file, on stable storage. Of what

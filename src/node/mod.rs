@@ -16,7 +16,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rtrb::{Producer, RingBuffer};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -24,6 +24,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::config::{Config, Notice, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::logging;
+use crate::sys::clock;
 use crate::sys::cpu;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{CoreHandle, start_core};
@@ -44,6 +45,16 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Orders that may be under way to one core.
 const ORDERS_MAX: usize = 16;
+
+/// A clock this far behind the last point of the log is wrong, or was.
+const CLOCK_BEHIND_S: u32 = 600;
+
+/// The node tells of a clock this far ahead of the last point of the log.
+const CLOCK_AHEAD_S: u32 = 7 * 86_400;
+
+/// How long a start waits for a clock that is behind the log to be set, and how often it looks.
+const CLOCK_WAIT: Duration = Duration::from_secs(60);
+const CLOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the main thread is told of. SIGUSR1 asks for a drain, SIGUSR2 is go-carbon's dump and stop.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR2, SIGUSR1, SIGHUP];
@@ -218,17 +229,57 @@ impl Node {
     fn recover(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         let reports = &self.reports;
-        let lost_points = Cell::new(log.recover(|pause| {
+        let recovered = log.recover(|pause| {
             if let Ok(Report::Signal(signal)) = reports.recv_timeout(pause)
                 && signal != SIGHUP
             {
                 log::info!("stopped while replaying the log signal={signal}");
                 std::process::exit(0);
             }
-        }));
+        });
         // One core counts them.
+        let lost_points = Cell::new(recovered.lost_points);
         self.order_all(|| Order::InheritanceRead(lost_points.take()));
         self.wait_for_all(&Report::Recovered, |_| std::process::exit(0));
+        self.wait_for_clock(recovered.last_arrived_s);
+    }
+
+    /// Receives nothing while the clock is far behind the last point of the log: most likely it is
+    /// about to be set. Points of the log are written meanwhile, at the age they had when they
+    /// came, whatever the clock says. After a minute the clock is believed.
+    fn wait_for_clock(&mut self, last_arrived_s: u32) {
+        let begun = Instant::now();
+        let behind_s = || last_arrived_s.saturating_sub(clock::now_s());
+        let ahead_s = clock::now_s().saturating_sub(last_arrived_s);
+        if last_arrived_s > 0 && ahead_s > CLOCK_AHEAD_S {
+            log::warn!("the clock is ahead of the last point in the log seconds={ahead_s}");
+        }
+        let mut is_told = false;
+        while behind_s() > CLOCK_BEHIND_S {
+            if !is_told {
+                log::warn!(
+                    "the clock is behind the last point in the log seconds={}, receiving nothing \
+                     for {} s unless it is set",
+                    behind_s(),
+                    CLOCK_WAIT.as_secs()
+                );
+                is_told = true;
+            }
+            if begun.elapsed() >= CLOCK_WAIT {
+                log::warn!("the clock is still behind the log, going on with what it says");
+                return;
+            }
+            match self.reports.recv_timeout(CLOCK_PAUSE) {
+                Ok(Report::Signal(SIGHUP)) | Err(_) => {}
+                // All points are in the log.
+                Ok(Report::Signal(_)) => std::process::exit(0),
+                Ok(Report::InheritanceReleased) => self.released_count += 1,
+                Ok(_) => {}
+            }
+        }
+        if is_told {
+            log::info!("the clock was set");
+        }
     }
 
     fn wait_for_all(&mut self, wanted: &Report, mut on_signal: impl FnMut(i32)) {

@@ -179,7 +179,6 @@ fn shard_options(config: &Config, sizes: &Sizes, number: u16, shard_count: u16) 
         future_s_max,
         hash_tagged: config.whisper.hash_filenames,
         quarantined_points_max: config.whisper.quarantined_points_max,
-        carry_points_max: crate::limits::CARRY_POINTS_MAX,
         link_buffers: sizes.link_buffers,
         batch_bytes: sizes.batch_bytes,
         log: None,

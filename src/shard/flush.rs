@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 use crate::cache::{Kept, MetricId, NextFlush};
 use crate::limits::UPDATE_POINTS_MAX;
 use crate::metric::name::file_path;
-use crate::metric::point::Point;
+use crate::metric::point::Arrival;
 use crate::metric::series::SeriesSpec;
 use crate::shard::Shard;
 pub use crate::shard::series::Known;
 use crate::shard::series::Readiness;
+pub use crate::shard::unsynced::Limit;
+use crate::shard::unsynced::Note;
 use crate::stats::DropReason;
+use crate::wal::Position;
+
+/// How long nothing is written when the log does not take notes of what was.
+const NOTES_WAIT: Duration = Duration::from_millis(20);
 
 /// Metrics passed over in one call before the core gets its turn back.
 const SKIPS_MAX: u32 = 1_024;
@@ -23,8 +29,8 @@ pub struct FlushJob {
     pub metric: MetricId,
     /// Path below the data directory, ending in NUL.
     pub path: Vec<u8>,
-    /// The points, ascending.
-    pub points: Vec<Point>,
+    /// The points, in the order of their arrival.
+    pub points: Vec<Arrival>,
     /// What is remembered of the file; after a write, what to remember of it.
     pub known: Option<Known>,
     /// Set when there is no file: what the new one looks like.
@@ -32,8 +38,11 @@ pub struct FlushJob {
     /// With `create`: a path, ending in NUL, that the file may have from a time when tagged series
     /// were not hashed; carbon renames such a file. Empty if there is none.
     pub former_path: Vec<u8>,
-    /// The wall clock's time for whisper's age limits, in seconds.
-    pub now_s: u32,
+    /// How far the update may reach.
+    pub limit: Limit,
+    /// Where the log was when the points were taken: all points of the metric up to there are among
+    /// them, or in the file.
+    pub through: Option<Position>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -43,15 +52,10 @@ pub struct FlushJob {
 pub enum Outcome {
     /// Not tried yet.
     Pending,
-    /// The points are in the file (except those older than it reaches).
-    Written {
-        /// The header was read, not remembered.
-        checked: bool,
-        /// The file is new.
-        created: bool,
-        /// Points older than the file's retention.
-        too_old_count: u32,
-    },
+    /// The points are in the file (except those that were older than it reaches when they came).
+    Written(Written),
+    /// The points would reach further in the file's rings than the job's limit allows.
+    TooFar,
     /// There is no file and the job did not say how to create one.
     Missing,
     /// The file is not a Whisper file (any more) and was renamed.
@@ -72,6 +76,21 @@ pub enum Outcome {
         /// The fault is this file's, not the disk's or the process's: others may still be fine.
         is_own_fault: bool,
     },
+}
+
+/// What an update has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Points of the job that it took, from the first on. More would have lapped a ring.
+    pub count: usize,
+    /// It was near what the job's limit names.
+    pub is_near: bool,
+    /// The header was read, not remembered.
+    pub checked: bool,
+    /// The file is new.
+    pub created: bool,
+    /// Points that were older than the file's retention when they came.
+    pub too_old_count: u32,
 }
 
 /// What [`Shard::next_flush`] found.
@@ -111,7 +130,8 @@ impl FlushJob {
             known: None,
             create: None,
             former_path: Vec::new(),
-            now_s: 0,
+            limit: Limit::default(),
+            through: None,
             outcome: Outcome::Pending,
         }
     }
@@ -135,6 +155,13 @@ impl Shard {
 
     /// Fills `job` with the next file to write. New files go first, as far as their limit allows.
     pub fn next_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {
+        // What a write would leave in the log is one more file to replay, if this start is cut off.
+        if self.is_replaying() && !self.is_cache_full() {
+            return NextJob::SweepOver;
+        }
+        if self.has_too_many_notes() {
+            return NextJob::Wait(NOTES_WAIT);
+        }
         if !self.updates.take(now) {
             return NextJob::Wait(self.updates.wait());
         }
@@ -145,11 +172,12 @@ impl Shard {
         found
     }
 
-    /// Removes the limits on updates and creations and the waits after failures, for the last
-    /// flush before the node stops.
+    /// Removes the limits on updates and creations and the waits after failures and for syncs, for
+    /// the last flush before the node stops.
     pub fn hurry(&mut self) {
         self.updates.lift();
         self.creates.lift();
+        self.unsynced.lift();
         self.files.retry_all();
     }
 
@@ -216,9 +244,12 @@ impl Shard {
         elapsed_s: u32,
         job: &mut FlushJob,
     ) -> bool {
-        if self.cache.is_writing(metric) || self.cache.waiting_of(metric) == 0 {
+        let waiting_count = self.cache.waiting_of(metric);
+        if self.cache.is_writing(metric) || waiting_count == 0 {
             return false;
         }
+        let Some(limit) = self.update_limit(metric, waiting_count) else { return false };
+        job.limit = limit;
         job.known = None;
         job.create = None;
         let inode = self.cache.place(metric);
@@ -234,7 +265,6 @@ impl Shard {
             }
         }
         job.metric = metric;
-        job.now_s = self.now_s;
         job.outcome = Outcome::Pending;
         job.points.clear();
         job.path.clear();
@@ -250,9 +280,10 @@ impl Shard {
                 Err(_) => job.former_path.clear(),
             }
         }
-        let taken = self.cache.take(metric, UPDATE_POINTS_MAX, &mut job.points);
-        self.hold_segment(taken.held);
-        self.counters.replaced += u64::from(taken.merged);
+        let held = self.cache.take(metric, UPDATE_POINTS_MAX, &mut job.points);
+        self.hold_segment(held);
+        let is_all = self.cache.waiting_of(metric) == 0;
+        job.through = self.log_position().filter(|_| is_all);
         true
     }
 
@@ -274,7 +305,7 @@ impl Shard {
 
     fn count_restored(&mut self, kept: Kept) {
         self.release_segments(kept.released.into_iter().flatten());
-        self.counters.replaced += u64::from(kept.merged);
+        self.counters.replaced += u64::from(kept.replaced);
         self.counters.drop_points(DropReason::Quarantine, u64::from(kept.dropped));
     }
 
@@ -284,17 +315,16 @@ impl Shard {
         let metric = job.metric;
         match std::mem::replace(&mut job.outcome, Outcome::Pending) {
             Outcome::Pending => unreachable!("a job comes back with an outcome"),
-            Outcome::Written { checked, created, too_old_count } => {
-                let released = self.cache.confirm(metric);
-                self.release_segments(released);
-                let written = job.points.len() as u64 - u64::from(too_old_count);
-                self.counters.committed += written;
-                self.counters.drop_points(DropReason::TooOld, u64::from(too_old_count));
-                self.counters.updates += 1;
-                self.counters.creates += u64::from(created);
+            Outcome::Written(written) => {
                 let known = job.known.as_ref().expect("a written file is known");
-                self.files.written(metric, known, checked, elapsed_s);
+                self.files.written(metric, known, written.checked, elapsed_s);
                 self.cache.set_place(metric, known.inode);
+                self.confirm(job, written);
+                None
+            }
+            Outcome::TooFar => {
+                self.keep_all(metric);
+                self.wait_for_sync(metric);
                 None
             }
             Outcome::Missing => {
@@ -319,9 +349,40 @@ impl Shard {
                 None
             }
             Outcome::Failed { action, reason, is_own_fault } => {
+                // A part of it may be written.
+                self.file_written(job, !job.limit.is_alone, Note::Logged);
                 self.failed(metric, elapsed_s, action, &reason, is_own_fault)
             }
         }
+    }
+
+    /// The job's points are in the file, or the first of them: those are forgotten, and the log
+    /// says so.
+    fn confirm(&mut self, job: &FlushJob, written: Written) {
+        let metric = job.metric;
+        let Written { count, is_near, created, too_old_count, .. } = written;
+        self.counters.committed += count as u64 - u64::from(too_old_count);
+        self.counters.drop_points(DropReason::TooOld, u64::from(too_old_count));
+        self.counters.updates += 1;
+        self.counters.creates += u64::from(created);
+        let is_whole = count == job.points.len();
+        if is_whole {
+            let released = self.cache.confirm(metric);
+            self.release_segments(released);
+        } else {
+            let kept = self.cache.confirm_first(metric, count);
+            self.count_restored(kept);
+        }
+        // Of a long chain the rest is not taken yet: a near update needs no note.
+        let note = if is_whole && is_near && job.through.is_none() {
+            Note::Logged
+        } else if !is_whole && self.unsynced.is_forced(metric) {
+            // To log the rest again after every few points would have no end.
+            Note::Impossible
+        } else {
+            self.note_written(metric, job.through.filter(|_| is_whole))
+        };
+        self.file_written(job, is_near, note);
     }
 
     fn keep_all(&mut self, metric: MetricId) {

@@ -3,7 +3,7 @@
 use crate::cache::{FIND_TOGETHER, MetricId};
 use crate::metric::batch;
 use crate::metric::name::{NameError, canonical, file_path};
-use crate::metric::point::{Point, PointError, Received, admit};
+use crate::metric::point::{Arrival, Point, PointError, Received, admit};
 use crate::shard::Shard;
 use crate::shard::route::{ShardId, owner};
 use crate::stats::{DropReason, Receiver};
@@ -308,8 +308,8 @@ impl Shard {
         if !self.log_point(metric, point) {
             return;
         }
-        let replaced_count = self.cache.push(metric, point);
-        self.counters.replaced += u64::from(replaced_count);
+        let is_replacing = self.cache.push(metric, Arrival::new(point, self.now_s));
+        self.counters.replaced += u64::from(is_replacing);
     }
 }
 

@@ -9,35 +9,56 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::cache::MetricId;
+use crate::limits::REWRITE_POINTS_MAX;
 use crate::metric::batch;
-use crate::metric::point::Point;
+use crate::metric::point::{Arrival, Point};
 use crate::shard::Shard;
+use crate::shard::flush::{FlushJob, Limit};
+use crate::shard::unsynced::Note;
 use crate::stats::{Counters, DropReason};
-use crate::wal::{INHERITANCE, Log, Options, POINT_BYTES_MAX, Pressure};
+use crate::wal::{Full, INHERITANCE, Log, Options, POINT_BYTES_MAX, Position, Pressure};
 
 /// Points that may wait for room in the log, 24 bytes each. One read brings some 40,000, and each
 /// shard asks before each read; beyond this a point is dropped and counted.
 const LATE_MAX: usize = 1 << 20;
 
 /// Memory of one of them.
-const LATE_BYTES: usize = size_of::<(MetricId, Point)>();
+const LATE_BYTES: usize = size_of::<(MetricId, Arrival)>();
 
 /// Entries looked at before the core gets its turn back.
 const SLICE: u32 = 4_096;
 
-/// Points are carried while no more than this waits for a commit: 1 MiB.
-const CARRY_BYTES: usize = 1 << 20;
+/// Points are logged again while no more than this waits for a commit: 1 MiB.
+const REWRITE_BYTES: usize = 1 << 20;
+
+/// Notes that wait for room in the log, 40 bytes each. A write that is under way may add one; none
+/// is begun while there are more.
+const NOTES_MAX: usize = 4_096;
 
 /// The log with what belongs to it.
 pub(super) struct Journal {
     pub(super) log: Log,
     /// Points that are in the cache and found no room in the log.
-    late: VecDeque<(MetricId, Point)>,
-    /// Looks for points to carry.
-    carry: Search,
+    late: VecDeque<(MetricId, Arrival)>,
+    /// Metrics whose points are in their file, and the log had no room to say so: up to a position,
+    /// or all but what waits, which is to be logged again.
+    notes: VecDeque<(MetricId, Option<Position>)>,
+    /// Up to where points of earlier runs have come.
+    replayed: Position,
+    /// Looks for points to log again.
+    rewrite: Search,
     /// Looks for metrics to flush.
     urgent: Search,
-    points: Vec<Point>,
+    points: Vec<Arrival>,
+}
+
+/// Points of earlier runs for one core, see [`batch::arrivals`].
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// The points.
+    pub bytes: Vec<u8>,
+    /// Where the last of them is; all points of this core up to there have come with it.
+    pub through: Position,
 }
 
 /// A walk over the entries for those that hold one segment.
@@ -46,36 +67,7 @@ struct Search {
     oldest: Option<u32>,
     cursor: u32,
     /// Only those whose files cannot be written.
-    only_failing: bool,
-    /// How far the metric at the cursor is carried, if a part of it is.
-    begun: Option<Begun>,
-}
-
-/// A chain that is carried in pieces, because it is longer than one, or than what a commit takes.
-///
-/// All that waits of it, up to a time, is in the log from one segment on, each timestamp with its
-/// latest value last. It stays so: what is received is logged behind it. What a write takes out
-/// and gives back was in the chain before, as none is begun while it is being written. What is
-/// confirmed or dropped is no more to be carried.
-#[derive(Debug, Clone, Copy)]
-struct Begun {
-    /// Where the first piece is; held until the metric holds it, or the chain is given up.
-    segment: u32,
-    /// The timestamp up to which it is carried.
-    carried_s: u32,
-    /// The newest timestamp when it was begun: what came later is in the log behind the first
-    /// piece, and not carried.
-    last_s: u32,
-}
-
-/// What became of a metric's points on the walk.
-enum Carried {
-    /// They are carried, or not to be carried.
-    All,
-    /// A part of them is.
-    Piece,
-    /// No more can be done now.
-    Stopped,
+    only_stuck: bool,
 }
 
 impl Journal {
@@ -83,17 +75,26 @@ impl Journal {
         Journal {
             log: Log::new(options),
             late: VecDeque::new(),
-            carry: Search::default(),
+            notes: VecDeque::new(),
+            replayed: Position::default(),
+            rewrite: Search::default(),
             urgent: Search::default(),
             points: Vec::new(),
         }
     }
 
-    /// Gives up the chain that is carried in pieces, if one is: nobody needs it any more.
-    fn give_up_begun(&mut self) {
-        if let Some(begun) = self.carry.begun.take() {
-            self.log.release(begun.segment);
-        }
+    /// Whether so many points of a metric may be logged again together.
+    fn may_rewrite(&self, count: u32) -> bool {
+        let count = count as usize;
+        // While more of its points may come out of old logs, those that have come stay where they
+        // are.
+        let is_whole = !self.log.is_reading();
+        is_whole && count <= REWRITE_POINTS_MAX && self.log.may_rewrite(count)
+    }
+
+    /// What is taken out of the cache now is in the logs up to here.
+    fn position(&self) -> Position {
+        if self.log.is_reading() { self.replayed } else { self.log.position() }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -114,8 +115,9 @@ impl Journal {
         self.late.capacity() * LATE_BYTES
     }
 
+    /// Whether metrics are named here that must not be forgotten.
     pub(super) fn has_late(&self) -> bool {
-        !self.late.is_empty()
+        !self.late.is_empty() || !self.notes.is_empty()
     }
 
     pub(super) fn late_count(&self) -> u64 {
@@ -131,7 +133,8 @@ impl Shard {
 
     /// Whether something waits for a commit.
     pub fn has_uncommitted(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| !journal.log.is_settled() || journal.has_late())
+        let is_waiting = |journal: &Journal| !journal.log.is_settled() || journal.has_late();
+        self.journal.as_ref().is_some_and(is_waiting)
     }
 
     /// Bytes that wait for the next commit.
@@ -161,7 +164,7 @@ impl Shard {
             self.counters.drop_points(DropReason::CacheFull, 1);
             return false;
         }
-        journal.late.push_back((metric, point));
+        journal.late.push_back((metric, Arrival::new(point, self.now_s)));
         true
     }
 
@@ -170,20 +173,164 @@ impl Shard {
         let Some(journal) = &mut self.journal else { return };
         while let Some(&(metric, point)) = journal.late.front() {
             let (mark, name) = self.cache.mark_and_name(metric);
-            let Ok(segment) = journal.log.append(mark, name, point) else { return };
+            let Ok(segment) = journal.log.append_late(mark, name, point) else { return };
             for _ in 0..self.cache.hold_late(metric, segment) {
                 journal.log.hold(segment);
             }
             journal.late.pop_front();
+            let is_written = self.cache.waiting_of(metric) == 0 && !self.cache.is_writing(metric);
+            if is_written {
+                journal.notes.push_back((metric, Some(journal.log.position())));
+            }
         }
         // One flood must not take a part of the budget for ever.
         journal.late.shrink_to(0);
+        self.note_again();
+    }
+
+    /// Says in the log what it had no room for before.
+    fn note_again(&mut self) {
+        while let Some(journal) = &mut self.journal
+            && let Some((metric, through)) = journal.notes.pop_front()
+        {
+            match self.try_to_note(metric, through) {
+                Note::Pending => {
+                    let journal = self.journal.as_mut().expect("it has notes");
+                    journal.notes.push_front((metric, through));
+                    return;
+                }
+                note => {
+                    self.counters.unnoted_updates += u64::from(note == Note::Impossible);
+                    self.unsynced.noted(metric, note);
+                }
+            }
+        }
+    }
+
+    fn try_to_note(&mut self, metric: MetricId, through: Option<Position>) -> Note {
+        let Some(journal) = &mut self.journal else { return Note::Logged };
+        let Some(through) = through else {
+            // A log without a file left gets one back only when points are written.
+            let may_rewrite = !journal.log.is_out_of_files()
+                && journal.may_rewrite(self.cache.waiting_of(metric));
+            if !may_rewrite {
+                return Note::Impossible;
+            }
+            let is_done = !self.cache.is_writing(metric) && self.rewrite(metric);
+            return if is_done { Note::Logged } else { Note::Pending };
+        };
+        let (mark, name) = self.cache.mark_and_name(metric);
+        match journal.log.confirm(mark, name, through) {
+            Ok(()) => Note::Logged,
+            Err(Full) => Note::Pending,
+        }
+    }
+
+    /// The metric's points are in its file up to a position, or if none is given all but those that
+    /// wait, which are logged again then. Says so in the log, at once or when it has room.
+    pub(super) fn note_written(&mut self, metric: MetricId, through: Option<Position>) -> Note {
+        let is_idle = self.cache.waiting_of(metric) == 0;
+        let Some(journal) = &mut self.journal else { return Note::Logged };
+        // When nothing waits all that the log has is written.
+        let through = if is_idle { Some(journal.position()) } else { through };
+        let is_first = journal.notes.is_empty();
+        let note = if is_first { self.try_to_note(metric, through) } else { Note::Pending };
+        if note == Note::Pending
+            && let Some(journal) = &mut self.journal
+        {
+            journal.notes.push_back((metric, through));
+        }
+        self.counters.unnoted_updates += u64::from(note == Note::Impossible);
+        note
+    }
+
+    pub(super) fn has_too_many_notes(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.notes.len() > NOTES_MAX)
+    }
+
+    /// Whether points of earlier runs are still to come.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.log.is_reading())
+    }
+
+    /// Where the log is now, if there is one.
+    pub(super) fn log_position(&self) -> Option<Position> {
+        self.journal.as_ref().map(Journal::position)
+    }
+
+    /// The limit of the metric's next update; `None`: a checkpoint comes before it.
+    pub(super) fn update_limit(&mut self, metric: MetricId, waiting_count: u32) -> Option<Limit> {
+        if self.journal.is_none() {
+            return Some(Limit { is_alone: true, ..Limit::default() });
+        }
+        let limit = self.unsynced.limit(metric, waiting_count);
+        self.counters.unsynced_updates +=
+            u64::from(limit.is_some_and(|it| it.is_alone) && self.unsynced.is_forced(metric));
+        limit
+    }
+
+    /// The job's file was written, or a part of it may have been.
+    pub(super) fn file_written(&mut self, job: &FlushJob, is_near: bool, note: Note) {
+        if self.journal.is_some() {
+            self.unsynced.written(job.metric, job.limit, is_near, note);
+        }
+    }
+
+    /// The metric's next update is made after a checkpoint.
+    pub(super) fn wait_for_sync(&mut self, metric: MetricId) {
+        let Some(journal) = &self.journal else { return };
+        let is_pending = journal.notes.iter().any(|(waiting, _)| *waiting == metric);
+        let note = if is_pending { Note::Pending } else { Note::Logged };
+        self.unsynced.refused(metric, note);
+    }
+
+    /// Whether a sync of the files is wanted: segments of the log could go after it, or updates
+    /// wait for it.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.log.checkpoint_wanted())
+            || self.unsynced.wants_checkpoint()
+    }
+
+    /// Whether such a sync should not wait for its interval.
+    pub fn is_checkpoint_urgent(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.log.is_checkpoint_urgent())
+            || self.unsynced.wants_checkpoint()
+    }
+
+    /// Whether files were written since the last checkpoint began.
+    pub fn has_written(&self) -> bool {
+        self.unsynced.has_written()
+    }
+
+    /// Whether updates wait for a checkpoint.
+    pub fn waits_for_checkpoint(&self) -> bool {
+        self.unsynced.waits()
+    }
+
+    /// To be called before the sync of all files, which may begin when [`Log::may_sync`] says so.
+    /// False: the log has no room to say that it begins.
+    pub fn begin_checkpoint(&mut self) -> bool {
+        let Some(journal) = &mut self.journal else { return false };
+        let is_begun = journal.log.checkpoint_begun();
+        if is_begun {
+            self.unsynced.checkpoint_begun(self.now_s);
+        }
+        is_begun
+    }
+
+    /// The sync has succeeded.
+    pub fn end_checkpoint(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.log.checkpoint_done(true);
+        self.unsynced.checkpoint_succeeded();
+        let cache = &self.cache;
+        self.unsynced.prune(|metric| cache.waiting_of(metric) > 0 || cache.is_writing(metric));
     }
 
     /// Takes points of earlier runs, found in their logs. They are there still, and not logged
     /// again.
-    pub fn accept_inherited(&mut self, batch: &[u8]) {
-        for (name, point) in batch::records(batch) {
+    pub fn accept_replayed(&mut self, batch: &Replayed) {
+        for (name, arrival) in batch::arrivals(&batch.bytes) {
             self.counters.recovered += 1;
             if self.check_path(name).is_err() {
                 // It was received under another rule for the names of files.
@@ -198,9 +345,11 @@ impl Shard {
             if self.cache.hold(metric, INHERITANCE) {
                 journal.log.hold(INHERITANCE);
             }
-            let replaced_count = self.cache.push(metric, point);
-            self.counters.replaced += u64::from(replaced_count);
+            let is_replacing = self.cache.push(metric, arrival);
+            self.counters.replaced += u64::from(is_replacing);
         }
+        let journal = self.journal.as_mut().expect("only a log is inherited");
+        journal.replayed = journal.replayed.max(batch.through);
     }
 
     pub(super) fn hold_segment(&mut self, segment: Option<u32>) {
@@ -223,7 +372,7 @@ impl Shard {
             return None;
         }
         let journal = self.journal.as_mut()?;
-        let (Pressure::Flush { oldest } | Pressure::Carry { oldest }) = journal.log.pressure()
+        let (Pressure::Flush { oldest } | Pressure::Rewrite { oldest }) = journal.log.pressure()
         else {
             return None;
         };
@@ -252,92 +401,84 @@ impl Shard {
         }
     }
 
-    /// Whether [`Shard::carry_some`] has something to do.
-    pub fn wants_to_carry(&self, now: Instant) -> bool {
-        self.journal.as_ref().is_some_and(|journal| {
-            journal.carry.begun.is_some() || journal.log.carry_wanted(now).is_some()
-        })
+    /// The segment that points are to be moved out of, and whether only those that cannot be
+    /// written.
+    fn rewrite_wanted(&self, now: Instant) -> Option<(u32, bool)> {
+        let journal = self.journal.as_ref()?;
+        if let Some(oldest) = journal.log.rewrite_wanted(now) {
+            return Some((oldest, false));
+        }
+        let stuck_count = self.files.failing_count() + self.creations.len() as u64;
+        journal.log.pinned_by(stuck_count).map(|oldest| (oldest, true))
     }
 
-    /// Carries points out of the segment that the log asks for: first those whose files cannot be
-    /// written, and later, when flushing has not helped either, all. Looks at a slice of the
-    /// entries; false when there is no more to do now.
-    pub fn carry_some(&mut self, now: Instant) -> bool {
+    /// Whether [`Shard::rewrite_some`] has something to do.
+    pub fn wants_to_rewrite(&self, now: Instant) -> bool {
+        self.rewrite_wanted(now).is_some()
+    }
+
+    /// Logs points again that are in a segment which the log wants to give up: those whose files
+    /// cannot be written, as soon as they alone hold it; and, when flushing has not helped, all.
+    /// Looks at a slice of the entries; false when there is no more to do now.
+    pub fn rewrite_some(&mut self, now: Instant) -> bool {
+        let wanted = self.rewrite_wanted(now);
         let Some(journal) = &mut self.journal else { return false };
-        let wanted = journal.log.carry_wanted(now);
-        if journal.carry.oldest != wanted {
-            journal.give_up_begun();
-            journal.carry = Search { oldest: wanted, only_failing: true, ..Search::default() };
+        if journal.rewrite.oldest != wanted.map(|(oldest, _)| oldest) {
+            let oldest = wanted.map(|(oldest, _)| oldest);
+            journal.rewrite = Search { oldest, only_stuck: true, ..Search::default() };
         }
-        let Some(oldest) = wanted else { return false };
+        let Some((oldest, only_stuck)) = wanted else { return false };
         for _ in 0..SLICE {
             let Some(journal) = &mut self.journal else { return false };
-            let search = &mut journal.carry;
+            let search = &mut journal.rewrite;
+            search.only_stuck |= only_stuck;
             if search.cursor >= self.cache.id_end() {
-                (search.cursor, search.only_failing) = (0, !search.only_failing);
+                (search.cursor, search.only_stuck) = (0, !search.only_stuck);
                 return false;
             }
-            match self.carry_next(oldest) {
-                Carried::All => {}
-                Carried::Piece => break,
-                Carried::Stopped => return false,
+            if !self.rewrite_next(oldest) {
+                return false;
             }
             let Some(journal) = &mut self.journal else { return false };
-            journal.give_up_begun();
-            journal.carry.cursor += 1;
+            journal.rewrite.cursor += 1;
         }
-        self.uncommitted_bytes() < CARRY_BYTES
+        self.uncommitted_bytes() < REWRITE_BYTES
     }
 
-    /// Carries what the walk has come to, if it is to be carried.
-    fn carry_next(&mut self, oldest: u32) -> Carried {
-        let Some(journal) = &self.journal else { return Carried::Stopped };
-        let Search { cursor, only_failing, begun, .. } = journal.carry;
-        let Some(metric) = self.cache.metric_at(cursor) else { return Carried::All };
-        if self.cache.is_writing(metric) {
-            // What a failed write gives back may be older than all that was carried meanwhile, and
-            // would be held no more. A chain that was begun before loses nothing by it.
-            return if begun.is_some() { Carried::Stopped } else { Carried::All };
-        }
-        let is_passed_over = only_failing && begun.is_none() && !self.files.is_failing(metric);
-        if is_passed_over || self.cache.waiting_hold(metric) != Some(oldest) {
-            return Carried::All;
-        }
-        self.carry(metric)
+    /// Logs what the walk has come to again, if it is to be; false: no more can be done now.
+    fn rewrite_next(&mut self, oldest: u32) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let Search { cursor, only_stuck, .. } = journal.rewrite;
+        let Some(metric) = self.cache.metric_at(cursor) else { return true };
+        // What a failed write gives back may be older than all that was logged again meanwhile, and
+        // would be held no more.
+        let is_passed_over = self.cache.is_writing(metric)
+            || (only_stuck && !self.files.is_stuck(metric))
+            || self.cache.waiting_hold(metric) != Some(oldest)
+            || !journal.may_rewrite(self.cache.waiting_of(metric));
+        is_passed_over || self.rewrite(metric)
     }
 
-    /// Moves the metric's waiting points to the log's end, or the next piece of them.
-    fn carry(&mut self, metric: MetricId) -> Carried {
-        let Some(journal) = &mut self.journal else { return Carried::Stopped };
-        let Journal { log, points, carry, .. } = journal;
+    /// Logs the metric's waiting points again, at the log's end; false: there is no room.
+    fn rewrite(&mut self, metric: MetricId) -> bool {
+        let Some(journal) = &mut self.journal else { return true };
+        let Journal { log, points, late, .. } = journal;
+        // Points that are not in the log yet come into it in the order of their arrival.
+        if !late.is_empty() || log.is_reading() {
+            return false;
+        }
         points.clear();
         self.cache.waiting_points(metric, points);
-        let newest = points.last().expect("a chain that holds a segment has points");
-        let last_s = carry.begun.map_or(newest.timestamp_s, |begun| begun.last_s);
-        let done = |begun: Begun| points.partition_point(|it| it.timestamp_s <= begun.carried_s);
-        let from = carry.begun.map_or(0, done);
-        let end = points.partition_point(|point| point.timestamp_s <= last_s);
-        let piece_end = end.min(from + self.options.carry_points_max);
-        for &point in &points[from..piece_end] {
-            let (mark, name) = self.cache.mark_and_name(metric);
-            let Ok(segment) = log.carry(mark, name, point) else { return Carried::Stopped };
-            let carried_s = point.timestamp_s;
-            match &mut carry.begun {
-                Some(begun) => begun.carried_s = carried_s,
-                None => {
-                    log.hold(segment);
-                    carry.begun = Some(Begun { segment, carried_s, last_s });
-                }
-            }
+        if points.is_empty() {
+            // They were written meanwhile.
+            return true;
         }
-        if piece_end < end {
-            return Carried::Piece;
-        }
-        // The hold of the first piece becomes the metric's.
-        let begun = carry.begun.take().expect("it was begun with the first point");
-        let before = self.cache.move_hold(metric, begun.segment);
-        log.release(before.expect("only a chain that holds a segment is carried"));
-        Carried::All
+        let (mark, name) = self.cache.mark_and_name(metric);
+        let Ok(segment) = log.rewrite(mark, name, points) else { return false };
+        log.hold(segment);
+        let before = self.cache.move_hold(metric, segment);
+        log.release(before.expect("points that are in the log hold a segment"));
+        true
     }
 
     /// The shard's counters with those of its log.
@@ -349,6 +490,7 @@ impl Shard {
             all.wal_written = log.written_points;
             all.wal_synced = log.synced_points;
             all.wal_carried = log.carried_points;
+            all.wal_confirmations = log.confirmations;
             all.wal_bytes = log.bytes;
             all.wal_commits = log.commits;
             all.wal_failed_commits = log.failed_commits;

@@ -1,14 +1,15 @@
-//! A shard with a log whose commits all succeed: what is held, carried, late and retired.
+//! A shard with a log whose commits all succeed: what is held, logged again, late, confirmed and
+//! retired.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flush::{FlushJob, Known, NextJob, Outcome};
+use super::flush::{FlushJob, Known, NextJob, Outcome, Written};
 use super::*;
 use crate::metric::batch;
-use crate::metric::point::{Point, Received};
+use crate::metric::point::{Arrival, Received};
 use crate::stats::Receiver;
-use crate::wal::Options;
+use crate::wal::{BootId, Options, Position};
 use crate::whisper::{Bases, Header};
 
 const NOW_S: u32 = 1_800_000_000;
@@ -30,6 +31,7 @@ impl World {
             segments_max: 12,
             buffer_bytes: 64 << 10,
             inherited_segments,
+            boot_id: BootId::default(),
         };
         let now = Instant::now();
         let options = ShardOptions { log: Some(log), ..options };
@@ -56,9 +58,9 @@ impl World {
     /// Commits, makes a checkpoint, and gives up what can go.
     fn tidy(&mut self) {
         self.commit();
+        self.shard.begin_checkpoint();
+        self.shard.end_checkpoint();
         let log = self.shard.log().expect("it has one");
-        log.checkpoint_begun();
-        log.checkpoint_done(true);
         if log.is_inheritance_released() {
             log.inheritance_gone();
         }
@@ -90,7 +92,10 @@ impl World {
                         let header = Header::new(spec).expect("a good schema");
                         job.known = Some(Known { header, inode: 1, bases: Bases::EMPTY });
                     }
-                    Outcome::Written { checked: true, created: spec.is_some(), too_old_count: 0 }
+                    let (count, created) = (job.points.len(), spec.is_some());
+                    let (is_near, checked) = (true, true);
+                    let too_old_count = 0;
+                    Outcome::Written(Written { count, is_near, checked, created, too_old_count })
                 }
             };
             self.shard.complete(&mut job, self.now);
@@ -100,6 +105,10 @@ impl World {
     fn files(&mut self) -> u32 {
         self.shard.log().expect("it has one").file_count()
     }
+}
+
+fn replayed(bytes: Vec<u8>) -> Replayed {
+    Replayed { bytes, through: Position { run: 1, shard: 0, record: 100 } }
 }
 
 #[test]
@@ -126,7 +135,7 @@ fn flushed_points_let_their_segments_go() {
 }
 
 #[test]
-fn what_cannot_be_written_is_carried_and_does_not_stop_the_others() {
+fn what_cannot_be_written_is_logged_again_and_does_not_stop_the_others() {
     for is_own_fault in [true, false] {
         let mut world = World::new(None, 0.0);
         for round in 0..2_000u32 {
@@ -138,7 +147,7 @@ fn what_cannot_be_written_is_carried_and_does_not_stop_the_others() {
             if round % 20 == 0 {
                 world.now += Duration::from_secs(1);
                 world.sweep("bad", is_own_fault);
-                while world.shard.carry_some(world.now) {}
+                while world.shard.rewrite_some(world.now) {}
                 world.tidy();
             }
             assert!(!world.shard.must_wait(), "round {round}: {} files", world.files());
@@ -246,10 +255,10 @@ fn inherited_points_are_held_until_they_are_in_their_files() {
     assert!(world.shard.must_wait(), "nothing may come before what is older");
     let mut points = Vec::new();
     for n in 0..100u32 {
-        let point = Point { timestamp_s: NOW_S - n, value: 1.0 };
-        batch::push(&mut points, format!("m.{}", n % 10).as_bytes(), point);
+        let point = Arrival { timestamp_s: NOW_S - n, arrived_s: NOW_S, value: 1.0 };
+        batch::push_arrival(&mut points, format!("m.{}", n % 10).as_bytes(), point);
     }
-    world.shard.accept_inherited(&points);
+    world.shard.accept_replayed(&replayed(points));
     world.shard.log().expect("it has one").inheritance_read(world.now);
     assert!(!world.shard.must_wait());
     world.send("m.1", 11);
@@ -264,8 +273,7 @@ fn inherited_points_are_held_until_they_are_in_their_files() {
     assert!(log.is_inheritance_released());
     assert_eq!(log.counters().received_points, 1, "what is replayed is not logged again");
     let counters = world.shard.all_counters();
-    assert_eq!((counters.recovered, counters.accepted, counters.committed), (100, 1, 100));
-    assert_eq!(counters.replaced, 1);
+    assert_eq!((counters.recovered, counters.accepted, counters.committed), (100, 1, 101));
 }
 
 #[test]
@@ -273,125 +281,105 @@ fn an_inheritance_that_does_not_flush_does_not_stop_other_shards_for_ever() {
     let mut world = World::new(Some(1), 0.0);
     let mut points = Vec::new();
     for name in ["bad.a", "bad.b", "good"] {
-        let point = Point { timestamp_s: NOW_S - 9, value: 3.0 };
-        batch::push(&mut points, name.as_bytes(), point);
+        let point = Arrival { timestamp_s: NOW_S - 9, arrived_s: NOW_S, value: 3.0 };
+        batch::push_arrival(&mut points, name.as_bytes(), point);
     }
-    world.shard.accept_inherited(&points);
+    world.shard.accept_replayed(&replayed(points));
     world.shard.log().expect("it has one").inheritance_read(world.now);
     for _ in 0..59 {
         world.now += Duration::from_secs(1);
         world.sweep("bad", true);
-        assert!(!world.shard.wants_to_carry(world.now), "there is time to flush");
-        while world.shard.carry_some(world.now) {}
+        assert!(!world.shard.wants_to_rewrite(world.now), "there is time to flush");
+        while world.shard.rewrite_some(world.now) {}
         world.tidy();
         let log = world.shard.log().expect("it has one");
         assert!(!log.is_inheritance_released());
     }
     world.now += Duration::from_secs(1);
     assert_eq!(world.shard.log_pressure(), Pressure::None, "nothing is short here");
-    assert!(world.shard.wants_to_carry(world.now));
-    while world.shard.carry_some(world.now) {}
+    assert!(world.shard.wants_to_rewrite(world.now));
+    while world.shard.rewrite_some(world.now) {}
     world.tidy();
     let log = world.shard.log().expect("it has one");
     assert!(log.is_inheritance_released());
     assert_eq!(log.counters().carried_points, 2, "just what was left");
-    assert!(!world.shard.wants_to_carry(world.now));
+    assert!(!world.shard.wants_to_rewrite(world.now));
     assert_eq!(world.shard.points_of(b"bad.a").len(), 1);
 }
 
-/// A world with a backfill of one metric, so long that a commit takes a fifth of it at most, in
-/// segments that the log wants back.
-fn world_with_long_chain() -> World {
+/// A chain as long as a commit takes is logged again as one piece, and not while it is written.
+#[test]
+fn a_long_chain_is_logged_again_as_a_whole_or_not_at_all() {
     let mut world = World::new(None, 0.0);
-    for second in 0..LONG_CHAIN {
-        world.send("long", 100_000 - second);
-        if second % 2_000 == 0 {
-            world.commit();
-        }
+    let (mut round, length) = (0, 2_000);
+    for age_s in 0..length {
+        world.send("long", 100_000 - age_s);
     }
-    let mut round = 0;
-    while !world.shard.wants_to_carry(world.now) {
+    for _ in 0..5_000 {
+        world.send("longer", 90_000);
+        world.send("longer", 80_000);
+    }
+    while !world.shard.wants_to_rewrite(world.now) {
         for n in 0..20 {
             world.send(&format!("m.{n}"), 50_000 - round);
         }
         world.commit();
         round += 1;
+        assert!(round < 10_000, "the log never wants its segments back");
     }
     world.commit();
-    world
-}
-
-/// Points of the long chain.
-const LONG_CHAIN: u32 = 60_000;
-
-/// Carries what the log takes before it commits; how many points.
-fn carry_a_commit(world: &mut World) -> u64 {
-    let before = world.shard.all_counters().wal_carried;
-    while world.shard.carry_some(world.now) {}
-    let carried = world.shard.all_counters().wal_carried - before;
-    world.commit();
-    carried
-}
-
-#[test]
-fn a_chain_longer_than_a_commit_is_carried_in_pieces_and_nothing_twice() {
-    let mut world = world_with_long_chain();
-    world.sweep("long", false);
-    world.tidy();
-    let files = world.files();
-    let mut pieces = Vec::new();
-    while world.shard.wants_to_carry(world.now) {
-        assert!(pieces.len() < 50, "{pieces:?}");
-        pieces.push(carry_a_commit(&mut world));
-        // What comes meanwhile, for old seconds and for new ones, is not carried with it.
-        let age_s = u32::try_from(pieces.len()).expect("few");
-        world.send("long", 100_000 - age_s);
-        world.send("long", 10_000 - age_s);
-        world.tidy();
-        if pieces.len() == 3 {
-            // Its first points are taken by a write that fails: that changes nothing.
-            world.now += Duration::from_secs(400);
-            world.sweep("long", false);
+    world.shard.begin_sweep();
+    let mut job = FlushJob::empty();
+    while !job.path.starts_with(b"long.") {
+        while world.shard.next_flush(world.now, &mut job) != NextJob::Ready {}
+        if !job.path.starts_with(b"long.") {
+            job.outcome = Outcome::Locked;
+            world.shard.complete(&mut job, world.now);
         }
     }
-    assert_eq!(pieces.iter().sum::<u64>(), u64::from(LONG_CHAIN), "{pieces:?}");
-    assert!(pieces.len() >= 5, "{pieces:?}");
-    world.tidy();
-    world.tidy();
-    assert!(world.files() + 2 < files, "{} of {files} files", world.files());
-    assert_eq!(world.shard.points_of(b"long").len(), LONG_CHAIN as usize + pieces.len());
-    // Nothing is held any more when it is written.
-    for _ in 0..5 {
-        world.now += Duration::from_secs(400);
+    rewrite(&mut world);
+    assert_eq!(rewrite(&mut world), 0, "what the write gives back would be left out");
+    job.outcome = Outcome::Locked;
+    world.shard.complete(&mut job, world.now);
+    assert_eq!(rewrite(&mut world), u64::from(length));
+    assert_eq!(world.shard.points_of(b"long").len(), length as usize);
+    world.now += Duration::from_secs(400);
+    for _ in 0..3 {
         world.sweep("-", false);
         world.tidy();
     }
     assert_eq!((world.shard.unwritten_count(), world.files() <= 3), (0, true));
 }
 
-#[test]
-fn a_chain_that_is_being_written_is_not_begun_and_a_written_one_given_up() {
-    let mut world = world_with_long_chain();
-    world.sweep("long", false);
-    world.now += Duration::from_secs(400);
-    world.shard.begin_sweep();
-    let mut job = FlushJob::empty();
-    while world.shard.next_flush(world.now, &mut job) != NextJob::Ready {}
-    assert!(job.path.starts_with(b"long"));
-    assert_eq!(carry_a_commit(&mut world), 0, "what the write gives back would be left out");
-    let reason = "no".to_owned();
-    job.outcome = Outcome::Failed { action: "write", reason, is_own_fault: false };
-    world.shard.complete(&mut job, world.now);
-    assert!(carry_a_commit(&mut world) > 0);
-    // All of it gets into its file before the next piece: the first one is held no more.
-    for _ in 0..5 {
-        world.now += Duration::from_secs(400);
-        world.sweep("-", false);
+/// Logs again what is to be, between commits; how many points.
+fn rewrite(world: &mut World) -> u64 {
+    let before = world.shard.all_counters().wal_carried;
+    for _ in 0..10 {
+        while world.shard.rewrite_some(world.now) {}
+        world.commit();
     }
-    assert_eq!((world.shard.unwritten_count(), world.shard.wants_to_carry(world.now)), (0, true));
-    assert_eq!(carry_a_commit(&mut world), 0);
-    assert!(!world.shard.wants_to_carry(world.now));
-    world.tidy();
-    world.tidy();
-    assert!(world.files() <= 3, "{} files with nothing in the cache", world.files());
+    world.shard.all_counters().wal_carried - before
+}
+
+/// One metric that cannot be written pins no segment, though the log is far from full.
+#[test]
+fn a_stuck_metric_pins_only_its_own_points() {
+    let mut world = World::new(None, 0.0);
+    world.send("bad", 4_000);
+    for round in 0..3_000u32 {
+        for n in 0..20 {
+            world.send(&format!("good.{n}"), 3_000 - round);
+        }
+        world.commit();
+        if round % 20 == 0 {
+            world.now += Duration::from_secs(1);
+            world.sweep("bad", true);
+            while world.shard.rewrite_some(world.now) {}
+            world.tidy();
+            assert!(world.files() <= 5, "round {round}: {} files", world.files());
+        }
+    }
+    let carried = world.shard.all_counters().wal_carried;
+    assert!((1..50).contains(&carried), "{carried} points were logged again");
+    assert_eq!(world.shard.points_of(b"bad").len(), 1);
 }

@@ -7,6 +7,7 @@
 //! - `journal`: points go into the log; its segments are held until they are in their files.
 //! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
+//! - `unsynced`: which files may be written before the next sync of all.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 
@@ -18,6 +19,7 @@ pub mod query;
 pub mod route;
 mod series;
 mod throttle;
+mod unsynced;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,9 +31,11 @@ use crate::stats::{Counters, Gauges};
 use crate::wal::{self, Pressure};
 pub use ingest::Intake;
 use journal::Journal;
+pub use journal::Replayed;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
+use unsynced::Unsynced;
 
 /// Receivers start again when the memory in use has fallen to this share of the budget (carbon
 /// resumes below 95 %): far enough that they do not stop again at once.
@@ -79,9 +83,6 @@ pub struct ShardOptions {
     pub link_buffers: usize,
     /// Size of each in bytes.
     pub batch_bytes: usize,
-    /// Points of one metric that are carried forward in the log at a time, see
-    /// [`crate::limits::CARRY_POINTS_MAX`].
-    pub carry_points_max: usize,
     /// The log; `None`: what is in the cache is lost with the process.
     pub log: Option<wal::Options>,
 }
@@ -99,6 +100,7 @@ pub struct Shard {
     outbox: Outbox,
     rules: Arc<Rules>,
     journal: Option<Journal>,
+    unsynced: Unsynced,
     /// Counters since the start.
     pub counters: Counters,
     now_s: u32,
@@ -125,6 +127,7 @@ impl Shard {
             outbox,
             rules,
             journal: options.log.clone().map(Journal::new),
+            unsynced: Unsynced::default(),
             counters: Counters::default(),
             now_s: 0,
             started: now,
@@ -139,7 +142,16 @@ impl Shard {
 
     /// Tells the shard the wall clock's time.
     pub fn set_time(&mut self, now_s: u32) {
+        if self.now_s == now_s {
+            return;
+        }
+        if self.now_s == 0 {
+            self.unsynced.begin(now_s);
+        }
         self.now_s = now_s;
+        if let Some(journal) = &mut self.journal {
+            journal.log.set_time(now_s);
+        }
     }
 
     /// The wall clock's time the shard was last told.
@@ -236,7 +248,7 @@ impl Shard {
     pub fn bytes(&self) -> usize {
         let messages = self.connection_bytes.min(self.messages_bytes_max());
         let late = self.journal.as_ref().map_or(0, Journal::late_bytes);
-        self.cache.bytes() + self.outbox.bytes() + messages + late
+        self.cache.bytes() + self.outbox.bytes() + messages + late + self.unsynced.bytes()
     }
 
     /// Whether partial messages take more than their share of the budget: the connection that
@@ -294,6 +306,7 @@ impl Shard {
                     journal.log.forget(mark, &name);
                 }
                 self.files.forget(metric);
+                self.unsynced.forget(metric);
                 forgotten_count += 1;
             }
         }

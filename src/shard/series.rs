@@ -107,6 +107,11 @@ impl SeriesFiles {
         matches!(self.state(metric), FileState::Failing { .. })
     }
 
+    /// Whether the metric's file could not be written at its last try, or waits to be created.
+    pub(crate) fn is_stuck(&self, metric: MetricId) -> bool {
+        matches!(self.state(metric), FileState::Failing { .. } | FileState::Missing { .. })
+    }
+
     /// What to do with the metric's file at `elapsed_s`; `known` is set to what is remembered,
     /// with the inode that the file had when it was last written.
     pub(crate) fn readiness(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flush::{FlushJob, Known, NextJob, Outcome};
+use super::flush::{FlushJob, Known, NextJob, Outcome, Written};
 use super::*;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::metric::point::Received;
@@ -26,7 +26,6 @@ pub(super) fn options() -> ShardOptions {
         future_s_max: 600,
         hash_tagged: true,
         quarantined_points_max: 10,
-        carry_points_max: crate::limits::CARRY_POINTS_MAX,
         link_buffers: 2,
         batch_bytes: BATCH_BYTES_MAX,
         log: None,
@@ -91,7 +90,9 @@ impl World {
         }
         let file = self.files.entry(path).or_default();
         file.extend(job.points.iter().map(|point| (point.timestamp_s, point.value)));
-        job.outcome = Outcome::Written { checked: created, created, too_old_count: 0 };
+        let count = job.points.len();
+        let written = Written { count, is_near: true, checked: created, created, too_old_count: 0 };
+        job.outcome = Outcome::Written(written);
         true
     }
 

@@ -93,6 +93,11 @@ impl LogDirectory {
         }
     }
 
+    /// Brings a whole file to stable storage.
+    pub fn sync_file(&self, name: &str) -> io::Result<()> {
+        File::open(self.path.join(name))?.sync_all()
+    }
+
     /// Reads no more than the first bytes of a file.
     pub fn read_first(&self, name: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
         let file = File::open(self.path.join(name))?;

@@ -37,6 +37,7 @@ pub fn run(
     mut askers: Vec<CheckpointAsker>,
 ) {
     let mut covered = vec![false; askers.len()];
+    let mut has_failed = false;
     while let Ok(first) = requests.recv() {
         let mut last = None;
         for request in std::iter::once(first).chain(requests.try_iter()) {
@@ -45,8 +46,14 @@ pub fn run(
                 Request::Last(sender) => last = Some(sender),
             }
         }
-        let result = file_systems.sync();
+        let result = if has_failed {
+            // What the first one could not write is lost, whatever the next one says.
+            Err(io::Error::other("an earlier sync has failed"))
+        } else {
+            file_systems.sync()
+        };
         if let Err(error) = &result {
+            has_failed = true;
             log::error!("checkpoint failed file_system={error}");
         }
         for (asker, covered) in askers.iter_mut().zip(&mut covered) {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::fatal::{Fatal, die};
+use crate::shard::{Replayed, Shard};
 use crate::sys::clock;
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
@@ -33,6 +34,10 @@ const ERRANDS_MAX: usize = 2;
 /// Least time between two checkpoints while the log is short of room, and between two looks at
 /// whether it still is.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Files that were written are synced after this time even if nothing waits for it: what a loss of
+/// power makes the log repeat must lie within a quarter of each file's finest archive.
+const CHECKPOINT_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Pause after a segment could not be given up.
 const RETIRE_PAUSE: Duration = Duration::from_secs(1);
@@ -61,9 +66,9 @@ pub struct LogPlan {
 /// The end of the link on which points of earlier runs come.
 pub struct Heir {
     /// Batches of points.
-    pub batches: Consumer<Vec<u8>>,
+    pub batches: Consumer<Replayed>,
     /// The same buffers, emptied.
-    pub spent: Producer<Vec<u8>>,
+    pub spent: Producer<Replayed>,
 }
 
 /// This core's end of its log writer and of the checkpoint thread.
@@ -81,6 +86,8 @@ pub struct LogKeeper {
     /// A commit was due while another one was under way.
     is_due: Cell<bool>,
     is_checkpointing: Cell<bool>,
+    /// The log does not say durably yet that a checkpoint begins.
+    is_checkpoint_due: Cell<bool>,
     /// When the last checkpoint began.
     checkpoint_begun: Cell<Instant>,
     retire_not_before: Cell<Instant>,
@@ -119,6 +126,7 @@ impl LogKeeper {
             heir: RefCell::new(plan.inheritance),
             is_due: Cell::new(false),
             is_checkpointing: Cell::new(false),
+            is_checkpoint_due: Cell::new(false),
             checkpoint_begun: Cell::new(now),
             retire_not_before: Cell::new(now),
         }
@@ -192,7 +200,7 @@ impl LogKeeper {
         self.is_checkpointing.set(false);
         core.with_shard(|shard| {
             shard.counters.wal_checkpoints += 1;
-            shard.log().expect("it has asked for it").checkpoint_done(true);
+            shard.end_checkpoint();
         });
         // Old segments go after a commit that says so.
         self.commit(core);
@@ -200,24 +208,39 @@ impl LogKeeper {
     }
 
     fn begin_checkpoint(&self, core: &Core) {
-        core.with_shard(|shard| shard.log().expect("it wants one").checkpoint_begun());
+        if !core.with_shard(Shard::begin_checkpoint) {
+            return;
+        }
         self.is_checkpointing.set(true);
+        self.is_checkpoint_due.set(true);
         self.checkpoint_begun.set(Instant::now());
+        self.commit(core);
+        self.ask_checkpoint(core);
+    }
+
+    /// Asks for the sync of a checkpoint that has begun, when it may begin.
+    fn ask_checkpoint(&self, core: &Core) {
+        let may_sync = || core.shard.borrow_mut().log().is_some_and(|log| log.may_sync());
+        if !self.is_checkpoint_due.get() || !may_sync() {
+            return;
+        }
+        self.is_checkpoint_due.set(false);
         if self.checkpoints.send(Request::Shard(self.index)).is_err() {
             die(Fatal::Checkpoint, "the checkpoint thread has ended");
         }
     }
 
     fn wants_checkpoint(&self, core: &Core) -> bool {
-        let mut shard = core.shard.borrow_mut();
-        !self.is_checkpointing.get() && shard.log().is_some_and(|log| log.checkpoint_wanted())
+        let shard = core.shard.borrow();
+        let is_due =
+            shard.has_written() && self.checkpoint_begun.get().elapsed() >= CHECKPOINT_TIME_MAX;
+        !self.is_checkpointing.get() && (shard.wants_checkpoint() || is_due)
     }
 
     /// Time until the next checkpoint may begin.
     fn checkpoint_wait(&self, core: &Core) -> Duration {
-        let mut shard = core.shard.borrow_mut();
-        let is_pressed = shard.log_pressure() != Pressure::None
-            || shard.log().is_some_and(|log| log.is_checkpoint_urgent());
+        let shard = core.shard.borrow();
+        let is_pressed = shard.log_pressure() != Pressure::None || shard.is_checkpoint_urgent();
         let interval = if is_pressed {
             self.checkpoint_interval.min(PRESSURE_INTERVAL)
         } else {
@@ -237,8 +260,8 @@ impl LogKeeper {
             return false;
         }
         let Ok(mut batch) = batches.pop() else { return false };
-        shard.accept_inherited(&batch);
-        batch.clear();
+        shard.accept_replayed(&batch);
+        batch.bytes.clear();
         spent.push(batch).expect("as many places as buffers");
         true
     }
@@ -255,7 +278,8 @@ impl LogKeeper {
 pub fn soon(core: &Core) {
     let Some(keeper) = &core.log else { return };
     let shard = core.shard.borrow();
-    let (bytes, waits) = (shard.uncommitted_bytes(), shard.has_uncommitted());
+    let bytes = shard.uncommitted_bytes();
+    let waits = shard.has_uncommitted() || shard.wants_checkpoint();
     drop(shard);
     if bytes >= COMMIT_BYTES {
         keeper.commit(core);
@@ -275,6 +299,7 @@ pub fn collect(core: &Core) -> bool {
         if keeper.is_due.get() || bytes >= COMMIT_BYTES {
             keeper.commit(core);
         }
+        keeper.ask_checkpoint(core);
         keeper.retire(core);
         core.flushable.notify();
     }
@@ -318,18 +343,18 @@ async fn commit_in_time(core: &Core) {
     }
 }
 
-/// Carries points out of old segments when there is no other way, has checkpoints made, and tries
+/// Logs points of old segments again when there is no other way, has checkpoints made, and tries
 /// again to give up what could not be given up.
 async fn care(core: &Core) {
     let Some(keeper) = &core.log else { return };
-    let must_carry = || core.shard.borrow().wants_to_carry(Instant::now());
-    let is_urgent = || keeper.wants_checkpoint(core) || must_carry();
+    let must_rewrite = || core.shard.borrow().wants_to_rewrite(Instant::now());
+    let is_urgent = || keeper.wants_checkpoint(core) || must_rewrite();
     let carried_count = || core.shard.borrow().all_counters().wal_carried;
     loop {
         // What is inherited is to be carried when its time has come, even if no point comes then.
         core.loggable.until(|| keeper.has_to_tell.get() || is_urgent()).await;
         let carried_before = carried_count();
-        while core.with_shard(|shard| shard.carry_some(Instant::now())) {
+        while core.with_shard(|shard| shard.rewrite_some(Instant::now())) {
             yield_now().await;
         }
         keeper.commit(core);
@@ -361,6 +386,25 @@ pub async fn settle(core: &Core) {
         sleep(SETTLE_PAUSE).await;
     }
     core.report(Report::Draining(core.shard.borrow().id(), 0));
+}
+
+/// Brings what is written into files to stable storage and has the log say so, if that takes no
+/// longer than `limit`.
+pub async fn sync_files(core: &Core, limit: Duration) {
+    let Some(keeper) = &core.log else { return };
+    let deadline = Instant::now() + limit;
+    let is_over = || !keeper.is_checkpointing.get() || Instant::now() >= deadline;
+    while !is_over() {
+        sleep(SETTLE_PAUSE).await;
+    }
+    if !keeper.is_checkpointing.get() && core.shard.borrow().has_written() {
+        keeper.begin_checkpoint(core);
+        while !is_over() {
+            sleep(SETTLE_PAUSE).await;
+        }
+    }
+    core.with_shard(|shard| shard.log().expect("it has a keeper").tell_checkpoint());
+    settle(core).await;
 }
 
 /// Ends the log writer and waits until it has closed its files.

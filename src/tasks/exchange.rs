@@ -147,7 +147,7 @@ fn answer_here(core: &Core, asker: Option<ShardId>, question: Question) -> Optio
             Answer::Points(ticket, points)
         }
         Question::Own(ticket, batch) => {
-            core.shard.borrow_mut().accept_batch(&batch);
+            core.with_shard(|shard| shard.accept_batch(&batch));
             Answer::Own(ticket)
         }
         Question::Stats(ticket) => Answer::Stats(ticket, Box::new(core.stats())),
@@ -242,10 +242,11 @@ fn take_batch(core: &Core) -> bool {
             continue;
         }
         let Ok(mut batch) = peer.data_rx.pop() else { continue };
+        // Points arrive when their owner has them.
+        shard.set_time(clock::now_s());
         match batch.content {
             Content::Points => shard.accept_batch(&batch.bytes),
             Content::Lines => {
-                shard.set_time(clock::now_s());
                 take_lent(&mut shard, ShardId(number), &batch.bytes);
                 shard.outbox().end_lent(ShardId(number), core.sharing.is_busy());
                 has_answer = true;

@@ -17,9 +17,9 @@ use crate::shard::flush::{FlushJob, FlushNews, NextJob};
 use crate::shard::query::Answer;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Report, Stage};
-use crate::tasks::exchange;
 use crate::tasks::log_limit::LogLimit;
 use crate::tasks::writer::{Way, WriteBatch};
+use crate::tasks::{commit, exchange};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.
 const THROTTLE_SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -86,6 +86,8 @@ impl Writer {
             core.report(Report::Draining(shard.id(), shard.unwritten_count()));
         }
         if found {
+            // The log says what is written, and updates may wait for a checkpoint.
+            commit::soon(core);
             core.flushable.notify();
         }
         found
@@ -253,7 +255,9 @@ async fn drain(core: &Core, writer: &Writer) {
             break;
         }
         if left == before {
-            fruitless += 1;
+            let waits = core.shard.borrow().waits_for_checkpoint();
+            fruitless += u32::from(!waits);
+            core.loggable.notify();
             sleep(Duration::from_millis(300)).await;
         }
     }

@@ -393,9 +393,9 @@ fn is_pending(part: &Part) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metric::point::Point;
+    use crate::metric::point::{Arrival, Point};
     use crate::sys::doorbell::doorbell;
-    use crate::wal::{Log, Mark, Options, Replay, logs};
+    use crate::wal::{BootId, Confirmed, Log, Mark, Options, Replay, logs};
     use rtrb::RingBuffer;
     use std::path::PathBuf;
     use std::thread::JoinHandle;
@@ -438,6 +438,7 @@ mod tests {
                 segments_max: 20,
                 buffer_bytes: 32 << 10,
                 inherited_segments: None,
+                boot_id: BootId::default(),
             });
             assert!(inherited == 0 || run_number > 1);
             let (errands, from) = RingBuffer::new(4);
@@ -509,14 +510,15 @@ mod tests {
     fn read(path: &Path) -> Vec<Point> {
         let directory = LogDirectory::open(path).unwrap();
         let bytes = |id| directory.read(&FileName::Segment(id).to_string()).unwrap().0;
-        let mut found = Vec::new();
+        let (mut found, confirmed) = (Vec::new(), Confirmed::new(BootId::default()));
         for log in logs(&file_names(path)) {
             let mut replay = Replay::new(log.clone());
             log.names.iter().for_each(|id| replay.add_names(*id, &bytes(*id)));
             let _ = log.points.iter().rev().any(|id| replay.look(*id, &bytes(*id)));
             for id in &log.points {
                 let mut cursor = replay.begin(*id, &bytes(*id));
-                while replay.next_frame(&mut cursor, &bytes(*id), |_, point| found.push(point)) {}
+                let mut take = |_: &[u8], point: Arrival, _| found.push(point.point());
+                while replay.next_frame(&mut cursor, &bytes(*id), &confirmed, &mut take) {}
             }
             let report = replay.finish();
             assert_eq!(report.problem_count, 0, "{:?}", report.problems);

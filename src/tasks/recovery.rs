@@ -1,6 +1,7 @@
 //! Reading the logs of earlier runs, on the main thread, before anything is received.
 //!
-//! One segment at a time is in memory. Its points go in batches to the cores that own them now,
+//! All segments are read twice: first for what is in files already, then for the points that are
+//! not. One segment at a time is in memory. Its points go in batches to the cores that own them now,
 //! over one bounded link each whose buffers come back: a core that has no room takes none until
 //! its flush has made some, and the reading waits.
 
@@ -10,11 +11,14 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::fatal::{Fatal, die};
 use crate::metric::batch;
+use crate::shard::Replayed;
 use crate::shard::route::owner;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
 use crate::tasks::commit::Heir;
-use crate::wal::{FileName, Kind, LogFiles, Replay, Report, SegmentId, logs};
+use crate::wal::{
+    BootId, Confirmed, FileName, Kind, LogFiles, Position, Replay, Report, SegmentId, logs,
+};
 
 /// Buffers of one link, and when one is sent.
 const BUFFERS: usize = 4;
@@ -31,10 +35,10 @@ const PROBLEMS_TOLD: usize = 20;
 
 /// The main thread's end of the link to one core.
 pub struct Feeder {
-    to: Producer<Vec<u8>>,
-    spent: Consumer<Vec<u8>>,
+    to: Producer<Replayed>,
+    spent: Consumer<Replayed>,
     bell: Doorbell,
-    open: Vec<u8>,
+    open: Replayed,
     /// Buffers that are with the core.
     out: usize,
 }
@@ -43,12 +47,13 @@ pub struct Feeder {
 pub fn link(bell: Doorbell) -> (Feeder, Heir) {
     let (to, batches) = RingBuffer::new(BUFFERS);
     let (back, spent) = RingBuffer::new(BUFFERS);
-    (Feeder { to, spent, bell, open: Vec::new(), out: 0 }, Heir { batches, spent: back })
+    let open = Replayed::default();
+    (Feeder { to, spent, bell, open, out: 0 }, Heir { batches, spent: back })
 }
 
 impl Feeder {
     fn send(&mut self, pause: &mut impl FnMut(Duration)) {
-        if self.open.is_empty() {
+        if self.open.bytes.is_empty() {
             return;
         }
         let next = loop {
@@ -57,7 +62,8 @@ impl Feeder {
                 break spent;
             }
             if self.out < BUFFERS {
-                break Vec::with_capacity(BATCH_BYTES + batch::RECORD_BYTES_MAX);
+                let bytes = Vec::with_capacity(BATCH_BYTES + 2 * batch::RECORD_BYTES_MAX);
+                break Replayed { bytes, through: Position::default() };
             }
             pause(LINK_PAUSE);
         };
@@ -84,6 +90,8 @@ impl Feeder {
 pub struct Recovered {
     /// Points known to be lost: those that are missing in between, and those whose name is.
     pub lost_points: u64,
+    /// The clock's time when the last point arrived, in seconds since the epoch; 0: there is none.
+    pub last_arrived_s: u32,
     /// Segments whose files may hold more than was read of them, and those with the names of their
     /// points.
     pub damaged: Vec<SegmentId>,
@@ -94,6 +102,8 @@ pub struct Recovered {
 struct Totals {
     logs: u64,
     points: u64,
+    confirmed: u64,
+    last_arrived_s: u32,
     names: u64,
     problems: u64,
     lost: u64,
@@ -103,6 +113,7 @@ struct Totals {
 
 struct Reader<'a> {
     directory: &'a LogDirectory,
+    confirmed: Confirmed,
     files: usize,
     files_read: usize,
     begun: Instant,
@@ -111,33 +122,46 @@ struct Reader<'a> {
     damaged: Vec<SegmentId>,
 }
 
-/// Hands every point of these files to its owner, and returns when all are taken. `pause` waits,
-/// and looks whether the process is to end.
+/// Hands every point of these files that is not in its Whisper file to its owner, and returns when
+/// all are taken. `pause` waits, and looks whether the process is to end.
 pub fn recover(
     directory: &LogDirectory,
     files: &[FileName],
+    boot_id: BootId,
     feeders: &mut [Feeder],
     mut pause: impl FnMut(Duration),
 ) -> Recovered {
     let logs = logs(files);
     let now = Instant::now();
-    let files = logs.iter().map(|log| log.names.len() + log.points.len()).sum();
-    let totals = Totals::default();
-    let (begun, told, damaged) = (now, now, Vec::new());
-    let mut reader = Reader { directory, files, files_read: 0, begun, told, totals, damaged };
+    let files: usize = logs.iter().map(|log| log.names.len() + log.points.len()).sum();
+    let mut reader = Reader {
+        directory,
+        confirmed: Confirmed::new(boot_id),
+        files: 2 * files,
+        files_read: 0,
+        begun: now,
+        told: now,
+        totals: Totals::default(),
+        damaged: Vec::new(),
+    };
     log::info!("replaying log logs={} files={files}", logs.len());
+    for log in &logs {
+        reader.sync(log);
+        reader.survey(log, &mut pause);
+    }
+    reader.confirmed.end_survey();
     for log in logs {
         reader.read(log, feeders, &mut pause);
     }
     feeders.iter_mut().for_each(|feeder| feeder.settle(&mut pause));
     reader.tell_end();
-    let Totals { lost, unresolved, .. } = reader.totals;
-    Recovered { lost_points: lost + unresolved, damaged: reader.damaged }
+    let Totals { lost, unresolved, last_arrived_s, .. } = reader.totals;
+    Recovered { lost_points: lost + unresolved, last_arrived_s, damaged: reader.damaged }
 }
 
 impl Reader<'_> {
-    fn read(&mut self, files: LogFiles, feeders: &mut [Feeder], pause: &mut impl FnMut(Duration)) {
-        let shards = u16::try_from(feeders.len()).expect("shards are numbered in 16 bits");
+    /// A replay of one log that knows its names, and what was retired and synced.
+    fn open(&mut self, files: &LogFiles, pause: &mut impl FnMut(Duration)) -> Replay {
         let mut replay = Replay::new(files.clone());
         for &id in &files.names {
             let (bytes, bad_bytes) = self.bytes(id);
@@ -149,19 +173,53 @@ impl Reader<'_> {
         }
         let tells = |&&id: &&SegmentId| replay.look(id, &self.bytes(id).0);
         let _ = files.points.iter().rev().find(tells);
+        replay
+    }
+
+    /// Brings a log to stable storage: what is read of it now counts, and must be there again after
+    /// a loss of power.
+    fn sync(&self, files: &LogFiles) {
+        for &id in files.names.iter().chain(&files.points) {
+            if let Err(error) = self.directory.sync_file(&FileName::Segment(id).to_string()) {
+                log::warn!("sync log segment {id} failed error={error}");
+            }
+        }
+    }
+
+    fn survey(&mut self, files: &LogFiles, pause: &mut impl FnMut(Duration)) {
+        let mut replay = self.open(files, pause);
+        for &id in &files.points {
+            let (bytes, _) = self.bytes(id);
+            replay.survey(id, &bytes, &mut self.confirmed);
+            self.read_one(pause);
+        }
+        replay.end_survey(&mut self.confirmed);
+    }
+
+    fn read(&mut self, files: LogFiles, feeders: &mut [Feeder], pause: &mut impl FnMut(Duration)) {
+        let shards = u16::try_from(feeders.len()).expect("shards are numbered in 16 bits");
+        let mut replay = self.open(&files, pause);
+        replay.resolve(&self.confirmed);
+        let LogFiles { run, shard, .. } = files;
         for &id in &files.points {
             let (bytes, bad_bytes) = self.bytes(id);
             if bad_bytes > 0 {
                 replay.add_unreadable(id, bad_bytes);
             }
             let mut cursor = replay.begin(id, &bytes);
-            while replay.next_frame(&mut cursor, &bytes, |name, point| {
-                let feeder = &mut feeders[owner(name, shards).index()];
-                batch::push(&mut feeder.open, name, point);
-                if feeder.open.len() >= BATCH_BYTES {
-                    feeder.send(pause);
-                }
-            }) {
+            while replay.next_frame(
+                &mut cursor,
+                &bytes,
+                &self.confirmed,
+                |name, arrival, record| {
+                    let feeder = &mut feeders[owner(name, shards).index()];
+                    batch::push_arrival(&mut feeder.open.bytes, name, arrival);
+                    feeder.open.through = Position { run, shard, record };
+                    if feeder.open.bytes.len() >= BATCH_BYTES {
+                        feeder.send(pause);
+                    }
+                },
+            ) {
                 self.tell_progress();
             }
             self.read_one(pause);
@@ -214,6 +272,8 @@ impl Reader<'_> {
         let totals = &mut self.totals;
         totals.logs += 1;
         totals.points += report.points;
+        totals.confirmed += report.confirmed_points;
+        totals.last_arrived_s = totals.last_arrived_s.max(report.last_arrived_s);
         totals.names += report.names;
         totals.problems += report.problem_count;
         totals.lost += report.lost_points;
@@ -222,14 +282,17 @@ impl Reader<'_> {
     }
 
     fn tell_end(&self) {
-        let Totals { logs, points, names, problems, lost, unresolved, cut_bytes } = self.totals;
+        let Totals {
+            logs, points, confirmed, names, problems, lost, unresolved, cut_bytes, ..
+        } = self.totals;
         let is_damaged = lost + unresolved > 0 || !self.damaged.is_empty();
         let level = if is_damaged { log::Level::Warn } else { log::Level::Info };
         log::log!(
             level,
-            "replayed log logs={logs} files={} points={points} names={names} problems={problems} \
-             lost={lost} unresolved={unresolved} cut_bytes={cut_bytes} elapsed_s={:.2}",
-            self.files_read,
+            "replayed log logs={logs} files={} points={points} confirmed={confirmed} \
+             names={names} problems={problems} lost={lost} unresolved={unresolved} \
+             cut_bytes={cut_bytes} elapsed_s={:.2}",
+            self.files / 2,
             self.begun.elapsed().as_secs_f64(),
         );
     }

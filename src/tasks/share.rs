@@ -153,7 +153,6 @@ mod tests {
                 future_s_max: 600,
                 hash_tagged: true,
                 quarantined_points_max: 10,
-                carry_points_max: crate::limits::CARRY_POINTS_MAX,
                 link_buffers: 8,
                 batch_bytes: BATCH_BYTES_MIN,
                 log: None,

@@ -40,6 +40,10 @@ const READ_ON_PAUSE: Duration = Duration::from_millis(20);
 /// With a log, what is with the writer at the stop gets so long to end.
 const LAST_WRITE_TIME: Duration = Duration::from_millis(500);
 
+/// Then a sync of the files is waited for so long. After a loss of power the log repeats what was
+/// not synced.
+const LAST_SYNC_TIME: Duration = Duration::from_millis(800);
+
 /// Everything one core is started with.
 pub struct CorePlan {
     /// The processor it is pinned to, with its writer.
@@ -147,14 +151,16 @@ pub async fn run(plan: CorePlan) {
     commit::end(&core);
 }
 
-/// Leaves everything to the log, for the next start.
+/// Leaves everything to the log, for the next start: what is not in its file, and what is.
 async fn seal(core: &Rc<Core>, writer: &Rc<Writer>) {
     commit::settle(core).await;
-    // A write cut short would harm nothing; but files that are whole are nicer to find.
+    // A write cut short would harm nothing; but what is written need not be written again.
     let deadline = Instant::now() + LAST_WRITE_TIME;
     while !writer.is_idle() && Instant::now() < deadline {
         sleep(LAST_WRITE_TIME / 100).await;
     }
+    commit::settle(core).await;
+    commit::sync_files(core, LAST_SYNC_TIME).await;
     core.with_shard(Shard::give_up);
     core.report(Report::Sealed(Box::new(core.stats().0)));
 }

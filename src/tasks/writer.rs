@@ -27,7 +27,7 @@ use rtrb::{Consumer, Producer};
 
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
 use crate::metric::series::Aggregation;
-use crate::shard::flush::{FlushJob, Known, Outcome};
+use crate::shard::flush::{FlushJob, Known, Outcome, Written};
 use crate::shard::query::Ticket;
 use crate::shard::route::ShardId;
 use crate::sys::clock;
@@ -40,7 +40,7 @@ use crate::sys::schedule::times_waited;
 use crate::tasks::pace::Pace;
 pub use crate::tasks::pace::Way;
 use crate::whisper::{
-    Bases, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Step, Transfer, Update,
+    Bases, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Step, Transfer, Update, unlapped,
 };
 
 /// Bytes of a page of the page cache.
@@ -164,6 +164,9 @@ struct Desk {
     checked: bool,
     created: bool,
     update: Update,
+    /// Points of the job that the update takes, and whether it is near what the job names.
+    taken: usize,
+    is_near: bool,
     step: Step,
 }
 
@@ -178,6 +181,8 @@ impl Desk {
             checked: false,
             created: false,
             update: Update::new(),
+            taken: 0,
+            is_near: false,
             step: Step::Done,
         }
     }
@@ -459,7 +464,8 @@ fn create(
         }
     }
     let header = Header::new(spec).expect("the schema's archives were checked");
-    desk.update.begin_many(&header, &Bases::EMPTY, &job.points, job.now_s);
+    // Nothing was written to it before, that could be repeated.
+    begin_update(&header, &Bases::EMPTY, job, desk);
     assert!(desk.update.step() != Step::Read, "nothing is read of empty archives");
     desk.header_bytes.clear();
     header.encode(&mut desk.header_bytes);
@@ -584,9 +590,20 @@ fn begin(job: &mut FlushJob, desk: &mut Desk) {
             (None, Some(header)) => (header, &Bases::UNKNOWN),
             (None, None) => unreachable!("a pending job has its header"),
         };
-        desk.update.begin_many(header, bases, &job.points, job.now_s);
+        let (header, bases) = (header.clone(), *bases);
+        begin_update(&header, &bases, job, desk);
+        if !desk.is_near && !job.limit.is_alone {
+            return go_on(job, desk, Err(Outcome::TooFar));
+        }
     }
     go_on(job, desk, Ok(()));
+}
+
+/// Begins the update of as many of the job's points as may be written together.
+fn begin_update(header: &Header, bases: &Bases, job: &FlushJob, desk: &mut Desk) {
+    let (taken, reach) = unlapped(header, &job.points);
+    (desk.taken, desk.is_near) = (taken, reach.is_near(header, job.limit.near));
+    desk.update.begin_arrivals(header, bases, &job.points[..taken]);
 }
 
 /// Takes the update's next step, unless its last one failed.
@@ -609,11 +626,13 @@ fn go_on(job: &mut FlushJob, desk: &mut Desk, result: Result<(), Outcome>) {
         }
     }
     let too_old = desk.update.outcome().points_too_old;
-    job.outcome = Outcome::Written {
+    job.outcome = Outcome::Written(Written {
+        count: desk.taken,
+        is_near: desk.is_near,
         checked: desk.checked,
         created: desk.created,
         too_old_count: u32::try_from(too_old).expect("a chain counts its points in 32 bits"),
-    };
+    });
 }
 
 /// Does the transfers of the update's step by plain calls.
@@ -732,7 +751,7 @@ fn run_errand(tree: &Tree, errand: &Errand, flock: bool) -> Result<Aggregation, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metric::point::Point;
+    use crate::metric::point::Arrival;
     use crate::metric::series::{Retention, SeriesSpec};
 
     #[test]
@@ -753,9 +772,10 @@ mod tests {
         {
             let mut update = Update::new();
             let at = |n: usize| 1_800_000_000 - age_s + u32::try_from(n).unwrap();
-            let points = (0..count).map(|n| Point { timestamp_s: at(n), value: 1.0 });
-            let points: Vec<Point> = points.collect();
-            update.begin_many(&header, &Bases::EMPTY, &points, 1_800_000_000);
+            let arrived_s = 1_800_000_000;
+            let points = (0..count).map(|n| Arrival { timestamp_s: at(n), arrived_s, value: 1.0 });
+            let points: Vec<Arrival> = points.collect();
+            update.begin_arrivals(&header, &Bases::EMPTY, &points);
             assert_eq!(update.step(), Step::Write);
             let mut bytes = head.clone();
             let left = join_first(&update, &mut bytes).len();

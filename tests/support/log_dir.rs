@@ -5,7 +5,10 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use carbyne::wal::{BLOCK_BYTES, FileName, Kind, Replay, Report, SegmentId, logs};
+use carbyne::metric::point::Arrival;
+use carbyne::wal::{
+    BLOCK_BYTES, BootId, Confirmed, FileName, Kind, Replay, Report, SegmentId, logs,
+};
 
 /// A point: metric, time, value.
 pub(crate) type LoggedPoint = (String, u32, f64);
@@ -46,7 +49,7 @@ pub(crate) fn files(directory: &Path) -> Vec<FileName> {
 /// Place and length of the frames of a segment that was not another one before.
 pub(crate) fn frame_places(bytes: &[u8]) -> Vec<(u64, u64)> {
     let (mut at, mut places) = (BLOCK_BYTES, Vec::new());
-    while bytes.get(at..at + 4) == Some(b"CBL\x01") {
+    while bytes.get(at..at + 4) == Some(b"CBL\x02") {
         let length = u32::from_le_bytes(bytes[at + 28..at + 32].try_into().expect("four bytes"));
         let length = (64 + length as usize).next_multiple_of(BLOCK_BYTES);
         places.push((at as u64, length as u64));
@@ -59,6 +62,8 @@ pub(crate) fn frame_places(bytes: &[u8]) -> Vec<(u64, u64)> {
 pub(crate) fn frames(directory: &Path) -> (Vec<Frame>, Vec<Report>) {
     let bytes = |id| fs::read(path_of(directory, id)).expect("read a segment");
     let (mut frames, mut reports) = (Vec::new(), Vec::new());
+    // All that is there, whether it is in a file or not.
+    let nothing = Confirmed::new(BootId::default());
     for log in logs(&files(directory)) {
         let mut replay = Replay::new(log.clone());
         log.names.iter().for_each(|&id| replay.add_names(id, &bytes(id)));
@@ -68,10 +73,11 @@ pub(crate) fn frames(directory: &Path) -> (Vec<Frame>, Vec<Report>) {
             let mut cursor = replay.begin(id, &bytes);
             for (at, length) in frame_places(&bytes) {
                 let mut points = Vec::new();
-                let is_good = replay.next_frame(&mut cursor, &bytes, |name, point| {
+                let take = |name: &[u8], point: Arrival, _| {
                     let name = String::from_utf8(name.to_vec()).expect("a name of this test");
                     points.push((name, point.timestamp_s, point.value));
-                });
+                };
+                let is_good = replay.next_frame(&mut cursor, &bytes, &nothing, take);
                 if is_good {
                     frames.push(Frame { id, at, bytes: length, points });
                 }

@@ -2,21 +2,20 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use carbyne::metric::batch;
-use carbyne::metric::point::Point;
-use carbyne::shard::Shard;
-use carbyne::shard::flush::{FlushJob, NextJob, Outcome};
+use carbyne::shard::flush::{FlushJob, NextJob, Outcome, Written};
 use carbyne::shard::route::owner;
+use carbyne::shard::{Replayed, Shard};
 use carbyne::stats::DropReason;
 use carbyne::wal::{self, Commit, FileName, Kind, SegmentId};
 
 use crate::simulated_disk::SimulatedDisk;
 use crate::simulated_log_writer::{Late, LogWriter};
 use crate::simulated_model::{Key, Model, whole};
-use crate::simulated_node::{FINE_SPAN_S, Ground, Plant};
+use crate::simulated_node::{Ground, Plant};
 
 /// Batches with the file writer.
 const BATCHES_MAX: usize = 3;
@@ -78,11 +77,11 @@ pub(crate) struct Core {
     is_sweeping: bool,
     batches: VecDeque<Batch>,
     done: Vec<Batch>,
-    /// Jobs that failed, of which the shard has been told that they are done, which is wrong.
-    ghosts: Vec<FlushJob>,
     pub(crate) checkpoint: Checkpoint,
+    /// A checkpoint was asked for in this run.
+    pub(crate) has_asked: bool,
     /// Points of earlier runs that have not come yet.
-    pub(crate) inheritance: VecDeque<Vec<u8>>,
+    pub(crate) inheritance: VecDeque<Replayed>,
     pub(crate) is_read: bool,
     pub(crate) has_told: bool,
     pub(crate) is_gone_ordered: bool,
@@ -99,7 +98,7 @@ impl Core {
         shard: Shard,
         writer: LogWriter,
         (is_power, plant): (bool, Plant),
-        inheritance: VecDeque<Vec<u8>>,
+        inheritance: VecDeque<Replayed>,
         is_heir: bool,
     ) -> Core {
         Core {
@@ -115,8 +114,8 @@ impl Core {
             is_sweeping: false,
             batches: VecDeque::new(),
             done: Vec::new(),
-            ghosts: Vec::new(),
             checkpoint: Checkpoint::None,
+            has_asked: false,
             inheritance,
             is_read: !is_heir,
             has_told: !is_heir,
@@ -140,7 +139,7 @@ impl Core {
     pub(crate) fn note(&mut self, model: &mut Model, key: Key, value: u64) {
         if self.owns(&model.names[key.0]) {
             self.accepted += 1;
-            model.accept(key, value);
+            model.accept(key, value, self.shard.now_s());
             self.unacknowledged.push_back((key, value));
         }
     }
@@ -241,10 +240,33 @@ impl Core {
     }
 
     pub(crate) fn begin_checkpoint(&mut self) {
-        if self.checkpoint == Checkpoint::None && self.log().checkpoint_wanted() {
-            self.log().checkpoint_begun();
+        if self.checkpoint == Checkpoint::None && self.shard.wants_checkpoint() {
+            self.ask_checkpoint();
+        }
+    }
+
+    fn ask_checkpoint(&mut self) {
+        self.has_asked = true;
+        if self.shard.begin_checkpoint() {
             self.checkpoint = Checkpoint::Asked;
         }
+    }
+
+    /// The stop brings to stable storage what was written; true when the log says so.
+    pub(crate) fn settle(&mut self) -> bool {
+        if self.checkpoint != Checkpoint::None || !self.is_committed() {
+            return false;
+        }
+        if self.plant == Plant::SettleEarly && self.shard.has_written() {
+            self.shard.begin_checkpoint();
+            self.shard.end_checkpoint();
+        }
+        if self.shard.has_written() {
+            self.ask_checkpoint();
+            return false;
+        }
+        self.log().tell_checkpoint();
+        self.is_committed()
     }
 
     /// Takes the answer to a checkpoint; false: the process ends.
@@ -254,7 +276,7 @@ impl Core {
             return false;
         }
         self.checkpoint = Checkpoint::None;
-        self.log().checkpoint_done(true);
+        self.shard.end_checkpoint();
         self.commit(now, now_s);
         true
     }
@@ -276,15 +298,19 @@ impl Core {
         let mut busy_count = 0;
         while batch.jobs.len() < jobs_max {
             let mut job = FlushJob::empty();
-            let before = if self.shard.gauges().quarantined > 0 {
-                self.held(&ground.model)
-            } else {
-                Vec::new()
-            };
+            let forced = self.shard.counters.unsynced_updates;
             let found = self.shard.next_flush(now, &mut job);
-            self.note_quarantined(ground, &before);
+            self.note_quarantined(ground);
             match found {
-                NextJob::Ready => batch.jobs.push(job),
+                NextJob::Ready => {
+                    if self.shard.counters.unsynced_updates > forced {
+                        ground.model.taint(ground.model.metric_of_path(&job.path));
+                    }
+                    if self.plant == Plant::GreatestTimestamp {
+                        job.points.sort_by_key(|point| point.timestamp_s);
+                    }
+                    batch.jobs.push(job);
+                }
                 NextJob::Busy => {
                     // The real loop lets others go first and asks again; its batch waits.
                     busy_count += 1;
@@ -298,7 +324,7 @@ impl Core {
             }
         }
         if self.plant == Plant::ReleaseAtTake {
-            self.confirm_early(&mut batch, now);
+            self.confirm_early(ground, &mut batch, now);
         }
         if !batch.jobs.is_empty() {
             self.batches.push_back(batch);
@@ -306,44 +332,33 @@ impl Core {
     }
 
     /// Plants a bug: what is taken is confirmed, and written later.
-    fn confirm_early(&mut self, batch: &mut Batch, now: Instant) {
+    fn confirm_early(&mut self, ground: &mut Ground, batch: &mut Batch, now: Instant) {
         let (known, other) = batch.jobs.drain(..).partition(|job| job.known.is_some());
         batch.jobs = other;
         let mut ghosts: Vec<FlushJob> = known;
-        ghosts.iter_mut().for_each(|job| self.confirm(job, now));
+        ghosts.iter_mut().for_each(|job| self.confirm(ground, job, now));
         if !ghosts.is_empty() {
             self.batches.push_back(Batch { jobs: ghosts, next: 0, is_ghost: true });
         }
     }
 
     /// Says of a job of a known file that it is written, and leaves it as it was.
-    fn confirm(&mut self, job: &mut FlushJob, now: Instant) {
-        job.outcome = Outcome::Written { checked: false, created: false, too_old_count: 0 };
+    fn confirm(&mut self, ground: &mut Ground, job: &mut FlushJob, now: Instant) {
+        let count = job.points.len();
+        job.outcome = Outcome::Written(Written { count, is_near: true, ..Written::default() });
+        note_confirmed(&mut ground.model, job);
         self.shard.complete(job, now);
     }
 
     /// The file writer does some jobs of its batch.
     pub(crate) fn write_files(&mut self, ground: &mut Ground, jobs_max: usize) {
-        if !self.ghosts.is_empty() && ground.disk.chance.permille(LATE_SHARE) {
-            return self.write_ghost(ground);
-        }
         let Some(batch) = self.batches.front_mut() else { return };
         for _ in 0..jobs_max {
             let Some(job) = batch.jobs.get_mut(batch.next) else { break };
             ground.tree.write(job);
+            note_touched(&mut ground.model, job);
             if ground.tree.is_dead() {
                 return;
-            }
-            let is_written = matches!(job.outcome, Outcome::Written { .. });
-            if is_written {
-                forget_ghosts(&mut self.ghosts, job);
-            }
-            if batch.is_ghost && !is_written {
-                job.outcome = Outcome::Pending;
-                return;
-            }
-            if batch.is_ghost {
-                drop_unreachable(&mut ground.model, job);
             }
             batch.next += 1;
         }
@@ -355,23 +370,6 @@ impl Core {
         }
     }
 
-    /// Tries a job again that failed and was confirmed.
-    fn write_ghost(&mut self, ground: &mut Ground) {
-        let mut job = self.ghosts.pop().expect("there is one");
-        ground.tree.write(&mut job);
-        if matches!(job.outcome, Outcome::Written { .. }) {
-            drop_unreachable(&mut ground.model, &job);
-        } else {
-            self.ghosts.insert(0, job);
-        }
-    }
-
-    /// A confirmed job has failed. What it has of the same seconds comes after what failed before.
-    fn add_ghost(&mut self, job: FlushJob) {
-        forget_ghosts(&mut self.ghosts, &job);
-        self.ghosts.push(job);
-    }
-
     /// The core takes a batch that the writer has done.
     pub(crate) fn complete(&mut self, ground: &mut Ground, index: usize, now: Instant) {
         if self.done.is_empty() {
@@ -379,77 +377,41 @@ impl Core {
         }
         let batch = self.done.swap_remove(index % self.done.len());
         for mut job in batch.jobs {
-            match job.outcome {
-                Outcome::Written { .. } => drop_unreachable(&mut ground.model, &job),
-                Outcome::Failed { .. } | Outcome::Locked
-                    if self.plant == Plant::ReleaseAtFailure && job.known.is_some() =>
-                {
-                    self.confirm(&mut job, now);
-                    self.add_ghost(job);
-                    continue;
-                }
-                _ => {}
+            let has_failed = matches!(job.outcome, Outcome::Failed { .. } | Outcome::Locked);
+            if has_failed && self.plant == Plant::ReleaseAtFailure && job.known.is_some() {
+                self.confirm(ground, &mut job, now);
+                continue;
             }
-            let before = match job.outcome {
-                Outcome::Failed { .. } => self.held(&ground.model),
-                _ => Vec::new(),
-            };
+            note_confirmed(&mut ground.model, &job);
             self.shard.complete(&mut job, now);
-            self.note_quarantined(ground, &before);
+            self.note_quarantined(ground);
         }
     }
 
-    /// What the shard has of each of its metrics.
-    fn held(&self, model: &Model) -> Vec<(Key, u64)> {
-        let names = model.names.iter().enumerate();
-        let points = names.filter(|(_, name)| self.owns(name)).flat_map(|(metric, name)| {
-            let points = self.shard.points_of(name).into_iter();
-            points.map(move |point| ((metric, point.timestamp_s), whole(point.value)))
-        });
-        points.collect()
-    }
-
-    /// Finds the points that a quarantine has just dropped: just those that were counted. One that
-    /// its file shows is dropped all the same: an earlier run may have written it there, and a
-    /// failed sync lost it, so that only the page cache has it, and the log had to bring it back.
-    fn note_quarantined(&mut self, ground: &mut Ground, before: &[(Key, u64)]) {
+    /// A quarantine has dropped points: nobody knows the files any more that cannot be written.
+    fn note_quarantined(&mut self, ground: &mut Ground) {
         let counted = self.shard.counters.dropped_for(DropReason::Quarantine);
         let dropped = counted - std::mem::replace(&mut self.quarantined, counted);
-        if dropped == 0 {
-            return;
-        }
-        let after: BTreeSet<(Key, u64)> = self.held(&ground.model).into_iter().collect();
-        let gone: Vec<_> = before.iter().filter(|held| !after.contains(held)).collect();
-        assert_eq!(gone.len() as u64, dropped, "points that nobody has counted are gone: {gone:?}");
-        for &(key, value) in gone {
-            let is_shown = self.readable(ground, key) == Some(value);
-            ground.model.drop_point(key, value, is_shown);
+        if dropped > 0 {
+            for path in &ground.tree.ever_broken {
+                ground.model.taint(ground.model.metric_of_path(path));
+            }
         }
     }
 
-    /// What a question for this point would be answered.
-    pub(crate) fn readable(&self, ground: &Ground, (metric, timestamp_s): Key) -> Option<u64> {
-        let name = &ground.model.names[metric];
-        let is_it = |point: &&Point| point.timestamp_s == timestamp_s;
-        let of_batch = |bytes: &Vec<u8>| {
-            let records = batch::records(bytes).filter(|(of, _)| of == name);
-            records.map(|(_, point)| point).filter(|point| is_it(&point)).last()
-        };
-        let in_memory = || self.shard.points_of(name).iter().find(is_it).copied();
-        let to_come = self.inheritance.iter().rev().find_map(of_batch);
-        let point = to_come.or_else(in_memory).or_else(|| {
-            let ghosts = self.batches.iter().rev().filter(|batch| batch.is_ghost);
-            let jobs = ghosts.flat_map(|batch| &batch.jobs[batch.next..]).chain(&self.ghosts);
-            let mut of_metric = jobs.filter(|job| job.path == ground.model.path(metric));
-            of_metric.find_map(|job| job.points.iter().find(is_it).copied())
-        });
-        let value = point.map(|point| point.value);
-        value.or_else(|| ground.tree.value(ground.model.path(metric), timestamp_s)).map(whole)
+    /// What a question for this metric would be answered is what is not confirmed.
+    pub(crate) fn check_readable(&self, model: &Model, metric: usize) {
+        let is_ghostly = matches!(self.plant, Plant::ReleaseAtTake | Plant::ReleaseAtFailure);
+        let Some(want) = model.unconfirmed(metric).filter(|_| !is_ghostly) else { return };
+        let points = self.shard.points_of(&model.names[metric]).into_iter();
+        let got: BTreeMap<u32, u64> =
+            points.map(|point| (point.timestamp_s, whole(point.value))).collect();
+        assert_eq!(got, want, "metric {metric} of shard {}", self.index);
     }
 
     /// Nothing is with the file writer.
     pub(crate) fn has_written(&self) -> bool {
-        self.batches.is_empty() && self.done.is_empty() && self.ghosts.is_empty()
+        self.batches.is_empty() && self.done.is_empty()
     }
 
     /// Nothing waits for the log or is with its writer.
@@ -466,7 +428,7 @@ impl Core {
             && self.has_written()
             && self.shard.unwritten_count() == 0
             && self.checkpoint == Checkpoint::None
-            && !self.log().checkpoint_wanted()
+            && !self.shard.wants_checkpoint()
             && self.inheritance.is_empty()
             && self.is_read
     }
@@ -509,22 +471,19 @@ impl Core {
     }
 }
 
-/// A job with later values is written, or takes the place of those that are confirmed and are not.
-fn forget_ghosts(ghosts: &mut Vec<FlushJob>, job: &FlushJob) {
-    let seconds: BTreeSet<u32> = job.points.iter().map(|point| point.timestamp_s).collect();
-    for ghost in ghosts.iter_mut().filter(|ghost| ghost.path == job.path) {
-        ghost.points.retain(|point| !seconds.contains(&point.timestamp_s));
-    }
-    ghosts.retain(|ghost| !ghost.points.is_empty());
+/// The writer has tried to write a job's points.
+fn note_touched(model: &mut Model, job: &FlushJob) {
+    let count = match job.outcome {
+        Outcome::Written(Written { count, .. }) => count,
+        Outcome::TooFar | Outcome::Missing | Outcome::Locked | Outcome::SetAside { .. } => return,
+        Outcome::Pending | Outcome::Failed { .. } => job.points.len(),
+    };
+    model.touch(model.metric_of_path(&job.path), job.points[count - 1].value);
 }
 
-/// Points that are written, and so old by the job's clock that the finest archive has no place for
-/// them.
-fn drop_unreachable(model: &mut Model, job: &FlushJob) {
-    for point in &job.points {
-        if job.now_s > point.timestamp_s + FINE_SPAN_S {
-            let metric = model.metric_of_path(&job.path);
-            model.drop_point((metric, point.timestamp_s), whole(point.value), false);
-        }
+/// The shard is told that a job's points are in their file, or the first of them.
+fn note_confirmed(model: &mut Model, job: &FlushJob) {
+    if let Outcome::Written(Written { count, .. }) = job.outcome {
+        model.confirm(model.metric_of_path(&job.path), job.points[count - 1].value);
     }
 }

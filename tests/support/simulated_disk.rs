@@ -176,6 +176,17 @@ impl SimulatedDisk {
         result
     }
 
+    /// A start brings to stable storage what it is about to read.
+    pub(crate) fn sync_all(&mut self) {
+        for file in &mut self.files {
+            for sector in std::mem::take(&mut file.dirty) {
+                file.keep(sector);
+            }
+        }
+        self.kept = self.seen.clone();
+        self.changes.clear();
+    }
+
     /// The process ends; the disk does not.
     pub(crate) fn kill(&mut self) {
         self.fuse = None;

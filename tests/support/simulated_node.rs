@@ -13,26 +13,25 @@ use std::time::{Duration, Instant};
 
 use carbyne::cache::WriteStrategy;
 use carbyne::metric::batch::{self, Batch, Content};
-use carbyne::metric::point::{Point, admit};
+use carbyne::metric::point::{Arrival, admit};
 use carbyne::schema::Rules;
 use carbyne::shard::route::{ShardId, owner};
-use carbyne::shard::{Shard, ShardOptions};
+use carbyne::shard::{Replayed, Shard, ShardOptions};
 use carbyne::tasks::receive_tcp::{take_lent, take_lines};
-use carbyne::wal::{self, FileName, Replay, Report, SegmentId, logs};
+use carbyne::wal::{
+    self, BootId, Confirmed, FileName, LogFiles, Position, Replay, Report, SegmentId, logs,
+};
 use carbyne::wire::line::Lines;
 
 use crate::simulated_core::{Checkpoint, Core};
 use crate::simulated_disk::{Fault, SimulatedDisk};
 use crate::simulated_log_writer::{LogWriter, Wrongs};
-use crate::simulated_model::{Key, Model, whole, wide};
+use crate::simulated_model::{Key, Model, whole};
 use crate::simulated_tree::SimulatedTree;
 
 /// Length of a segment: a rotation every 15 commits at most.
 pub(crate) const SEGMENT_BYTES: u32 = 64 << 10;
 const BUFFER_BYTES: usize = 32 << 10;
-
-/// Seconds that the finest archive of a file covers.
-pub(crate) const FINE_SPAN_S: u32 = 300;
 
 /// Points further ahead than this are refused.
 const FUTURE_S_MAX: u32 = 600;
@@ -69,6 +68,14 @@ pub(crate) enum Plant {
     ForgetInherited,
     /// A run has the number of the one before: old frames look like new ones.
     SameRun,
+    /// What is in its file is replayed all the same.
+    ReplayConfirmed,
+    /// What is replayed arrives anew.
+    WrongNow,
+    /// Points are written in the order of their timestamps.
+    GreatestTimestamp,
+    /// A stop says that the files are synced before they are.
+    SettleEarly,
 }
 
 /// How a node is set up; the same for all its runs.
@@ -83,8 +90,9 @@ pub(crate) struct Setup {
     pub(crate) creates_per_s: f64,
     pub(crate) strategy: WriteStrategy,
     pub(crate) batch_bytes: usize,
-    pub(crate) carry_points_max: usize,
     pub(crate) rules: Arc<Rules>,
+    /// How far files reach back, in seconds.
+    pub(crate) retention_s: u32,
 }
 
 /// What outlives a run: both disks, and what is known of every point.
@@ -92,6 +100,8 @@ pub(crate) struct Ground {
     pub(crate) disk: SimulatedDisk,
     pub(crate) tree: SimulatedTree,
     pub(crate) model: Model,
+    /// Losses of power so far.
+    pub(crate) boots: u8,
 }
 
 /// How far a node is on its way down.
@@ -108,6 +118,8 @@ pub(crate) enum Stage {
     /// It has ended as it should.
     Ended {
         is_empty: bool,
+        /// The log says what is in files, and they are on stable storage.
+        is_settled: bool,
     },
 }
 
@@ -131,6 +143,10 @@ pub(crate) struct Node {
     pub(crate) share: u32,
     pub(crate) run: u64,
     pub(crate) stage: Stage,
+    /// After a sync that failed no other one counts.
+    has_sync_failed: bool,
+    /// The stop waits until what is written is on stable storage.
+    settles: bool,
     pub(crate) now: Instant,
     pub(crate) now_s: u32,
     plant: Plant,
@@ -138,41 +154,86 @@ pub(crate) struct Node {
 
 /// What a start finds in the logs.
 pub(crate) struct Found {
-    pub(crate) points: Vec<(Key, u64)>,
+    /// What is replayed: its metric, where it is, and the point.
+    pub(crate) points: Vec<(usize, Position, Arrival)>,
+    /// The values of each metric that are in the logs.
+    pub(crate) logged: BTreeMap<usize, Vec<u64>>,
     pub(crate) reports: Vec<Report>,
 }
 
 impl Found {
-    /// Of each metric and second the one that wins.
-    pub(crate) fn last(&self) -> BTreeMap<Key, u64> {
-        self.points.iter().copied().collect()
+    /// What is replayed of each metric.
+    pub(crate) fn by_metric(&self) -> BTreeMap<usize, Vec<Arrival>> {
+        let mut all: BTreeMap<usize, Vec<Arrival>> = BTreeMap::new();
+        for &(metric, _, point) in &self.points {
+            all.entry(metric).or_default().push(point);
+        }
+        all
     }
 }
 
 /// Reads the logs as they are.
-pub(crate) fn read_logs(ground: &Ground, plant: Plant) -> Found {
-    let disk = &ground.disk;
-    let mut found = Found { points: Vec::new(), reports: Vec::new() };
-    let bytes_of = |id: SegmentId| disk.read(&text(id)).expect("a file that was listed");
-    for log in logs(&file_names(disk)) {
-        let mut replay = Replay::new(log.clone());
-        for &id in &log.names {
-            replay.add_names(id, bytes_of(id));
-        }
-        let _ = log.points.iter().rev().find(|&&id| replay.look(id, bytes_of(id)));
-        for &id in &log.points {
-            let mut cursor = replay.begin(id, bytes_of(id));
-            while replay.next_frame(&mut cursor, bytes_of(id), |name, point| {
-                let key = (ground.model.metric(name), point.timestamp_s);
-                found.points.push((key, whole(point.value)));
-            }) {}
-        }
-        found.reports.push(replay.finish());
+pub(crate) fn read_logs(ground: &Ground, plant: Plant, now_s: u32) -> Found {
+    let logs = logs(&file_names(&ground.disk));
+    let mut confirmed = Confirmed::new(boot_id(ground));
+    let nothing = Confirmed::new(BootId::default());
+    for log in logs.iter().filter(|_| plant != Plant::ReplayConfirmed) {
+        let mut replay = open_log(ground, log);
+        log.points.iter().for_each(|id| replay.survey(*id, bytes_of(ground, *id), &mut confirmed));
+        replay.end_survey(&mut confirmed);
+    }
+    confirmed.end_survey();
+    let mut found = Found { points: Vec::new(), logged: BTreeMap::new(), reports: Vec::new() };
+    for log in &logs {
+        read_log(ground, log, &nothing, |metric, _, point| {
+            found.logged.entry(metric).or_default().push(whole(point.value));
+        });
+        let report = read_log(ground, log, &confirmed, |metric, position, mut point| {
+            if plant == Plant::WrongNow {
+                point.arrived_s = now_s;
+            }
+            found.points.push((metric, position, point));
+        });
+        found.reports.push(report);
     }
     if plant == Plant::ReplayBackwards {
         found.points.reverse();
     }
     found
+}
+
+fn open_log(ground: &Ground, log: &LogFiles) -> Replay {
+    let mut replay = Replay::new(log.clone());
+    log.names.iter().for_each(|id| replay.add_names(*id, bytes_of(ground, *id)));
+    let _ = log.points.iter().rev().find(|&&id| replay.look(id, bytes_of(ground, id)));
+    replay
+}
+
+fn read_log(
+    ground: &Ground,
+    log: &LogFiles,
+    confirmed: &Confirmed,
+    mut sink: impl FnMut(usize, Position, Arrival),
+) -> Report {
+    let mut replay = open_log(ground, log);
+    replay.resolve(confirmed);
+    let LogFiles { run, shard, .. } = *log;
+    for &id in &log.points {
+        let bytes = bytes_of(ground, id);
+        let mut cursor = replay.begin(id, bytes);
+        while replay.next_frame(&mut cursor, bytes, confirmed, |name, point, record| {
+            sink(ground.model.metric(name), Position { run, shard, record }, point);
+        }) {}
+    }
+    replay.finish()
+}
+
+fn bytes_of(ground: &Ground, id: SegmentId) -> &[u8] {
+    ground.disk.read(&text(id)).expect("a file that was listed")
+}
+
+fn boot_id(ground: &Ground) -> BootId {
+    BootId([1 + ground.boots; 16])
 }
 
 impl Node {
@@ -199,7 +260,8 @@ impl Node {
         let cores = (0..count).map(|index| {
             let mine = spares.iter().skip(index).step_by(count);
             let mine = mine.map(ToString::to_string).collect();
-            let options = options(setup, (index, count), run, (share > 0).then_some(share));
+            let inherited = (share > 0).then_some(share);
+            let options = options(setup, (index, count), (run, boot_id(ground)), inherited);
             let shard = Shard::new(options, Arc::clone(&setup.rules), now);
             let wrongs = Wrongs {
                 skip_sync: setup.plant == Plant::SkipSync,
@@ -220,6 +282,8 @@ impl Node {
             share,
             run,
             stage: if share > 0 { Stage::Recovering } else { Stage::Running },
+            has_sync_failed: false,
+            settles: false,
             now,
             now_s,
             plant: setup.plant,
@@ -372,7 +436,7 @@ impl Node {
         }
         if !core.shard.is_cache_full() {
             let batch = core.inheritance.pop_front().expect("it is not empty");
-            core.shard.accept_inherited(&batch);
+            core.shard.accept_replayed(&batch);
         }
     }
 
@@ -383,7 +447,7 @@ impl Node {
         }
         let mut is_asked = false;
         for core in &mut self.cores {
-            if core.checkpoint == Checkpoint::Asked {
+            if core.checkpoint == Checkpoint::Asked && core.log().may_sync() {
                 core.checkpoint = Checkpoint::Covered;
                 is_asked = true;
             }
@@ -398,6 +462,7 @@ impl Node {
         if !ground.tree.is_syncing() {
             return;
         }
+        self.has_sync_failed |= !is_ok;
         if self.plant == Plant::SkipCheckpoint {
             ground.tree.forget_sync();
         } else {
@@ -405,7 +470,7 @@ impl Node {
         }
         for core in &mut self.cores {
             if core.checkpoint == Checkpoint::Covered {
-                core.checkpoint = Checkpoint::Answered(is_ok);
+                core.checkpoint = Checkpoint::Answered(!self.has_sync_failed);
             }
         }
     }
@@ -429,8 +494,17 @@ impl Node {
             }
             Stage::Stopping { is_drain } if self.is_quiet() => {
                 self.stage = if is_drain { Stage::Draining } else { Stage::Sealing };
+                // A sync that takes too long is not waited for.
+                self.settles = ground.disk.chance.permille(700);
             }
-            Stage::Sealing if self.cores.iter().all(Core::is_committed) => self.end_sealed(),
+            Stage::Sealing if self.cores.iter().all(Core::is_committed) => {
+                let is_settled = self.cores.iter_mut().all(|core| core.settle());
+                if is_settled || !self.settles {
+                    let unnoted = |core: &Core| core.shard.counters.unnoted_updates;
+                    let is_noted = self.cores.iter().all(|core| unnoted(core) == 0);
+                    self.end_sealed(is_settled && is_noted);
+                }
+            }
             Stage::Draining => self.drain(ground),
             _ => {}
         }
@@ -458,10 +532,10 @@ impl Node {
             && self.cores.iter_mut().all(|core| core.shard.outbox().is_settled())
     }
 
-    fn end_sealed(&mut self) {
+    fn end_sealed(&mut self, is_settled: bool) {
         self.cores.iter().for_each(Core::check_sealed);
         self.check_total();
-        self.stage = Stage::Ended { is_empty: false };
+        self.stage = Stage::Ended { is_empty: false, is_settled };
     }
 
     /// A drain is over when everything is written; then the logs go.
@@ -484,7 +558,7 @@ impl Node {
             if is_empty {
                 ground.model.acknowledge_all();
             }
-            self.stage = Stage::Ended { is_empty };
+            self.stage = Stage::Ended { is_empty, is_settled: is_empty };
         }
     }
 
@@ -497,14 +571,19 @@ impl Node {
         }
     }
 
-    /// The segments of this run that shards have whose logs take nothing yet.
+    /// The segments of this run that shards have whose logs take nothing yet, and who had no need to
+    /// write files.
     pub(crate) fn early_segments(&self, disk: &SimulatedDisk) -> Vec<SegmentId> {
         let files = file_names(disk).into_iter();
         let segments = files.filter_map(|file| match file {
             FileName::Segment(id) if id.run == self.run => Some(id),
             _ => None,
         });
-        segments.filter(|id| !self.cores[usize::from(id.shard)].is_read).collect()
+        let is_early = |id: &SegmentId| {
+            let core = &self.cores[usize::from(id.shard)];
+            !core.is_read && core.shard.counters.updates == 0 && !core.has_asked
+        };
+        segments.filter(is_early).collect()
     }
 
     /// Nothing is left to do, for anybody.
@@ -527,13 +606,13 @@ impl Node {
         assert_eq!(surplus, expected, "points on their way between cores");
     }
 
-    /// What was accepted last must be readable, on its way or not.
-    pub(crate) fn check_readable(&self, ground: &Ground, key: Key) {
-        let Some(latest) = ground.model.latest(key) else { return };
+    /// What is not in its file must be readable.
+    pub(crate) fn check_readable(&self, ground: &Ground, metric: usize) {
         let count = u16::try_from(self.cores.len()).expect("few");
-        let core = &self.cores[owner(&ground.model.names[key.0], count).index()];
-        let got = core.readable(ground, key);
-        assert_eq!(got, Some(latest), "{key:?} of shard {} in {:?}", core.index, self.stage);
+        let core = &self.cores[owner(&ground.model.names[metric], count).index()];
+        if core.inheritance.is_empty() {
+            core.check_readable(&ground.model, metric);
+        }
     }
 
     /// Time passes.
@@ -560,21 +639,22 @@ fn settle(disk: &mut SimulatedDisk, run: u64, names: &mut Vec<String>) -> Result
 }
 
 /// What each core is to take of earlier runs.
-fn inherited_batches(ground: &mut Ground, count: usize, found: &Found) -> Vec<VecDeque<Vec<u8>>> {
+fn inherited_batches(ground: &mut Ground, count: usize, found: &Found) -> Vec<VecDeque<Replayed>> {
     let shards = u16::try_from(count).expect("few");
-    let mut queues = vec![VecDeque::new(); count];
-    let mut open = vec![Vec::new(); count];
+    let mut queues: Vec<VecDeque<Replayed>> = (0..count).map(|_| VecDeque::new()).collect();
+    let mut open: Vec<Replayed> = (0..count).map(|_| Replayed::default()).collect();
     let batch_bytes = 100 + ground.disk.chance.below(20_000);
-    for &((metric, timestamp_s), value) in &found.points {
+    for &(metric, position, point) in &found.points {
         let name = &ground.model.names[metric];
         let to = owner(name, shards).index();
-        batch::push(&mut open[to], name, Point { timestamp_s, value: wide(value) });
-        if open[to].len() >= batch_bytes {
+        batch::push_arrival(&mut open[to].bytes, name, point);
+        open[to].through = position;
+        if open[to].bytes.len() >= batch_bytes {
             queues[to].push_back(std::mem::take(&mut open[to]));
         }
     }
     for (queue, open) in queues.iter_mut().zip(open) {
-        queue.extend((!open.is_empty()).then_some(open));
+        queue.extend((!open.bytes.is_empty()).then_some(open));
     }
     queues
 }
@@ -582,7 +662,7 @@ fn inherited_batches(ground: &mut Ground, count: usize, found: &Found) -> Vec<Ve
 fn options(
     setup: &Setup,
     (index, count): (usize, usize),
-    run: u64,
+    (run, boot_id): (u64, BootId),
     inherited_segments: Option<u32>,
 ) -> ShardOptions {
     let (shard, shard_count) = (u16::try_from(index), u16::try_from(count));
@@ -600,7 +680,6 @@ fn options(
         quarantined_points_max: QUARANTINED_MAX,
         link_buffers: 3,
         batch_bytes: setup.batch_bytes,
-        carry_points_max: setup.carry_points_max,
         log: Some(wal::Options {
             run,
             shard,
@@ -609,6 +688,7 @@ fn options(
             segments_max: setup.segments_max,
             buffer_bytes: BUFFER_BYTES,
             inherited_segments,
+            boot_id,
         }),
     }
 }

@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use carbyne::metric::series::SeriesSpec;
-use carbyne::shard::flush::{FlushJob, Known, Outcome};
+use carbyne::shard::flush::{FlushJob, Known, Outcome, Written};
 use carbyne::whisper::{
-    Bases, HEADER_BYTES_MAX, Header, METADATA_BYTES, SLOT_BYTES, Step, Transfer, Update,
+    Bases, HEADER_BYTES_MAX, Header, METADATA_BYTES, SLOT_BYTES, Step, Transfer, Update, unlapped,
 };
 
 use crate::seeds::Chance;
@@ -84,6 +84,8 @@ pub(crate) struct SimulatedTree {
     pub(crate) has_space: bool,
     /// Paths that cannot be opened, each for a reason of its own.
     pub(crate) broken: BTreeSet<Vec<u8>>,
+    /// Those that could not be at any time.
+    pub(crate) ever_broken: BTreeSet<Vec<u8>>,
     /// A path whose lock somebody else has.
     pub(crate) locked: Option<Vec<u8>>,
     pub(crate) weather: TreeWeather,
@@ -103,6 +105,7 @@ impl SimulatedTree {
             sync: None,
             has_space: true,
             broken: BTreeSet::new(),
+            ever_broken: BTreeSet::new(),
             locked: None,
             weather: TreeWeather::default(),
             fuse: None,
@@ -168,8 +171,13 @@ impl SimulatedTree {
             }
         };
         let created = job.create.is_some() && !checked;
+        let (count, reach) = unlapped(&header, &job.points);
+        let is_near = reach.is_near(&header, job.limit.near);
+        if !is_near && !job.limit.is_alone && !created {
+            return Err(Outcome::TooFar);
+        }
         let mut update = std::mem::take(&mut self.update);
-        update.begin_many(&header, &bases, &job.points, job.now_s);
+        update.begin_arrivals(&header, &bases, &job.points[..count]);
         let mut result = self.transfer(inode, &mut update);
         let (bases, too_old) = (*update.bases(), update.outcome().points_too_old);
         self.update = update;
@@ -183,7 +191,7 @@ impl SimulatedTree {
         result?;
         job.known = Some(Known { header, inode: number, bases });
         let too_old_count = u32::try_from(too_old).expect("few points");
-        job.outcome = Outcome::Written { checked, created, too_old_count };
+        job.outcome = Outcome::Written(Written { count, is_near, checked, created, too_old_count });
         Ok(())
     }
 
@@ -329,6 +337,12 @@ impl SimulatedTree {
         }
     }
 
+    /// These paths cannot be opened, and no others.
+    pub(crate) fn break_paths(&mut self, paths: BTreeSet<Vec<u8>>) {
+        self.ever_broken.extend(paths.iter().cloned());
+        self.broken = paths;
+    }
+
     /// Nothing fails any more.
     pub(crate) fn mend(&mut self) {
         self.weather = TreeWeather::default();
@@ -391,28 +405,9 @@ impl SimulatedTree {
         }
     }
 
-    /// The value of a second in the finest archive of a file, as a reader sees it.
-    pub(crate) fn value(&self, path: &[u8], timestamp_s: u32) -> Option<f64> {
-        let bytes = &self.files[*self.seen.get(path)?].seen;
-        let header = header_of(bytes).ok()?;
-        let archive = header.archives()[0];
-        let slot_at = |slot| usize::try_from(archive.slot_offset(slot)).expect("a small file");
-        let (base_s, _) = slot(bytes, slot_at(0));
-        if base_s == 0 {
-            return None;
-        }
-        let place = archive.slot(i64::from(timestamp_s), base_s);
-        let (interval_s, value) = slot(bytes, slot_at(place));
-        (interval_s == timestamp_s).then_some(value)
-    }
-
-    /// Whether a loss of power, now or later, may leave this value in the file.
-    pub(crate) fn may_hold(&self, path: &[u8], timestamp_s: u32, value: f64) -> bool {
-        let names = [self.seen.get(path), self.kept.get(path)];
-        names.into_iter().flatten().any(|&inode| {
-            let file = &self.files[inode];
-            [&file.seen, &file.kept].into_iter().any(|bytes| holds(bytes, timestamp_s, value))
-        })
+    /// A file's bytes, as a reader sees them.
+    pub(crate) fn bytes(&self, path: &[u8]) -> Option<&[u8]> {
+        Some(&self.files[*self.seen.get(path)?].seen)
     }
 
     fn change(&mut self, change: Change) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::schema::{Rules, Source};
+use carbyne::shard::route::owner;
 use carbyne::stats::Counters;
 use carbyne::wal::{Damage, Kind, Pressure, Problem};
 
@@ -24,11 +25,8 @@ const LONG_SHARE: usize = 100;
 /// Room for all segments that any run may leave.
 const SPACE: usize = 200 * SEGMENT_BYTES as usize;
 
-/// What the clock shows at first; the seconds of all points are just before it.
+/// What the clock shows at first.
 const BASE_S: u32 = 1_700_000_000;
-
-/// Seconds that points are for.
-const SECONDS: u32 = 5;
 
 /// A point too many for the log's buffers, in one go.
 const FLOOD: usize = 16_000;
@@ -37,11 +35,22 @@ const FLOOD: usize = 16_000;
 const BESIDE_SHARE: usize = 300;
 
 /// Rounds in which a mended node must come to rest.
-const ROUNDS_MAX: usize = 1_500;
+const ROUNDS_MAX: usize = 6_000;
 
 /// Files beyond those that a shard's log may have and those that it has inherited: what the log
 /// allows itself when writes fail, and to get free when it is full of names.
 const FILES_MORE: u32 = 10;
+
+/// What files look like, and how far they reach back: rings that are lapped in no time, and such
+/// that are not.
+const ARCHIVES: [(&str, u32); 6] = [
+    ("1s:5m", 300),
+    ("1s:30s,10s:10m", 600),
+    ("1s:5m,10s:1h", 3_600),
+    ("1s:1m,1m:1h", 3_600),
+    ("10s:10m,1m:2h,10m:1d", 86_400),
+    ("5s:20m,1m:6h", 21_600),
+];
 
 /// What can happen, and how often.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +124,9 @@ pub(crate) struct Done {
     retired: u64,
     asides: u64,
     lent: u64,
+    compared: u64,
+    tainted: u64,
+    confirmed: u64,
     replayed_crashes: u64,
     rests_beside: u64,
     running: u64,
@@ -132,6 +144,9 @@ impl Done {
         self.retired += other.retired;
         self.asides += other.asides;
         self.lent += other.lent;
+        self.compared += other.compared;
+        self.tainted += other.tainted;
+        self.confirmed += other.confirmed;
         self.replayed_crashes += other.replayed_crashes;
         self.rests_beside += other.rests_beside;
         self.running += other.running;
@@ -154,6 +169,11 @@ impl Done {
             ("segments retired", self.retired, 1),
             ("files set aside", self.asides, 1),
             ("lines lent", self.lent, 1),
+            ("files compared", self.compared, 5_000),
+            ("notes of written points", self.counters.wal_confirmations, 1_000),
+            ("points confirmed in logs", self.confirmed, 1_000),
+            ("updates that lap an unsynced one", self.counters.unsynced_updates, 0),
+            ("points too old", of(carbyne::stats::DropReason::TooOld), 1),
             ("commits", self.counters.wal_commits, 1),
             ("failed commits", self.counters.wal_failed_commits, 1),
             ("points carried", self.counters.wal_carried, 1),
@@ -207,12 +227,12 @@ impl World {
         (disk.weather, tree.weather) = weather;
         let weights: Vec<(Act, usize)> =
             ACTS.iter().map(|&(act, weight)| (act, weight * factor(&mut chance, act))).collect();
-        let mut ground = Ground { disk, tree, model: Model::new(names) };
+        let mut ground = Ground { disk, tree, model: Model::new(names), boots: 0 };
         let count_max = 1 + chance.below(3);
-        let found = read_logs(&ground, plant);
+        let found = read_logs(&ground, plant, BASE_S);
         let count = 1 + chance.below(count_max);
         let mut node = Node::start(&mut ground, &setup, None, count, &found);
-        node.now_s = BASE_S + SECONDS;
+        node.now_s = BASE_S;
         World {
             ground,
             setup,
@@ -259,8 +279,8 @@ impl World {
         if is_dead {
             let is_power_lost = self.chance.permille(600);
             self.end(is_power_lost);
-        } else if let Stage::Ended { is_empty } = self.node.stage {
-            self.begin_anew(is_empty);
+        } else if let Stage::Ended { is_empty, is_settled } = self.node.stage {
+            self.begin_anew(is_empty, is_settled);
         }
         self.check();
     }
@@ -308,7 +328,7 @@ impl World {
                 // One piece, to be followed by anything, or what a commit takes.
                 let turns = if chance.permille(500) { 1 } else { 1 + chance.below(60) };
                 let shard = &mut node.cores[at].shard;
-                (0..turns).all(|_| shard.carry_some(now));
+                (0..turns).all(|_| shard.rewrite_some(now));
             }
             Act::Inherit => node.inherit(at),
             Act::Govern => node.govern(ground),
@@ -324,10 +344,26 @@ impl World {
         }
     }
 
+    /// A metric, and a second that a sender may send now: mostly this one or a little late, now and
+    /// then very late, or ahead of the clock.
     fn key(&mut self) -> Key {
-        let seconds = SECONDS as usize;
-        let second = u32::try_from(self.chance.below(seconds)).expect("few");
-        (self.chance.below(self.ground.model.names.len()), BASE_S + second)
+        let now_s = self.node.now_s;
+        let some = |chance: &mut Chance, most: usize| {
+            u32::try_from(chance.below(most + 1)).expect("small")
+        };
+        let chance = &mut self.chance;
+        let second = match chance.below(20) {
+            0 => now_s - some(chance, 4_000),
+            1 => now_s - some(chance, 700),
+            2 => now_s + some(chance, 610),
+            3..=5 => now_s - some(chance, 60),
+            _ => now_s - some(chance, 4),
+        };
+        (self.metric(), second)
+    }
+
+    fn metric(&mut self) -> usize {
+        self.chance.below(self.ground.model.names.len())
     }
 
     fn receive(&mut self, at: usize) {
@@ -358,6 +394,11 @@ impl World {
         let count = if is_big { FLOOD } else { 12 };
         let mut keys: Vec<Key> = (0..count).map(|_| self.key()).collect();
         if is_big {
+            // Each point that laps a ring would wait for a sync.
+            let now_s = self.node.now_s;
+            for key in &mut keys {
+                key.1 = now_s - u32::try_from(self.chance.below(5)).expect("few");
+            }
             // Those of other cores, or behind lent lines, would take thousands of batches, which
             // are small here.
             let names = &self.ground.model.names;
@@ -374,7 +415,7 @@ impl World {
         let is_on = self.chance.permille(500);
         let path = is_on.then(|| self.ground.model.path(metric).to_vec());
         match self.chance.below(4) {
-            0 => self.ground.tree.broken = path.into_iter().collect(),
+            0 => self.ground.tree.break_paths(path.into_iter().collect()),
             1 => self.ground.tree.locked = path,
             2 => self.ground.tree.has_space = self.chance.permille(700),
             _ => {
@@ -384,15 +425,19 @@ impl World {
         }
     }
 
+    /// The clock goes on, now and then by far, and is set back.
     fn set_clock(&mut self) {
         self.node.pass(Duration::from_secs(self.chance.next() % 20));
-        let step = u32::try_from(self.chance.below(200)).expect("small");
-        self.node.now_s = match self.chance.below(12) {
-            0 => BASE_S + 400 + 100 * step,
-            1 => BASE_S - 1_000 - step,
-            2 => BASE_S - step,
-            _ => BASE_S + SECONDS + step / 4,
+        let some = |chance: &mut Chance, most: usize| {
+            u32::try_from(chance.below(most + 1)).expect("small")
         };
+        let chance = &mut self.chance;
+        match chance.below(24) {
+            0 => self.node.now_s += some(chance, 40_000),
+            1 => self.node.now_s -= some(chance, 3_000),
+            2 => self.node.now_s += some(chance, 1_000),
+            _ => self.node.now_s += some(chance, 15),
+        }
     }
 
     fn light_fuse(&mut self) {
@@ -408,8 +453,8 @@ impl World {
     }
 
     fn check(&mut self) {
-        let key = self.key();
-        self.node.check_readable(&self.ground, key);
+        let metric = self.metric();
+        self.node.check_readable(&self.ground, metric);
         let at = self.chance.below(self.node.cores.len());
         let core = &mut self.node.cores[at];
         core.check_accounts();
@@ -425,22 +470,22 @@ impl World {
     fn end(&mut self, is_power_lost: bool) {
         self.done.crashes += 1;
         self.done.replayed_crashes += u64::from(self.node.stage == Stage::Recovering);
-        self.restart(is_power_lost);
+        self.restart(is_power_lost, false);
     }
 
     /// The process has ended as it should.
-    fn begin_anew(&mut self, is_empty: bool) {
+    fn begin_anew(&mut self, is_empty: bool, is_settled: bool) {
         let count = if is_empty { &mut self.done.drains } else { &mut self.done.seals };
         *count += 1;
         let is_power_lost = self.chance.permille(300);
-        let found = self.restart(is_power_lost);
+        let found = self.restart(is_power_lost, is_settled);
         if is_empty && self.setup.plant == Plant::None {
             assert_eq!(found, 0, "a drain leaves points in the log");
         }
     }
 
     /// Starts the process anew; returns how many points it replays.
-    fn restart(&mut self, is_power_lost: bool) -> usize {
+    fn restart(&mut self, is_power_lost: bool, is_settled: bool) -> usize {
         self.note();
         if self.setup.plant == Plant::None {
             // Else a node that ends again and again while it starts fills the disk.
@@ -450,12 +495,25 @@ impl World {
         if is_power_lost {
             self.ground.disk.lose_power();
             self.ground.tree.lose_power();
+            self.ground.boots = (self.ground.boots + 1) % 250;
+            if !self.setup.is_power {
+                // Nothing is promised: any part of the log may be gone.
+                self.ground.model.taint_all();
+            }
         } else {
             self.ground.disk.kill();
             self.ground.tree.kill();
         }
-        let found = read_logs(&self.ground, self.setup.plant);
-        self.ground.model.check_found(&found.last(), &self.ground.tree, is_power_lost);
+        // The node may be down for long, and its clock be set meanwhile.
+        if self.chance.permille(300) {
+            self.node.now_s += u32::try_from(self.chance.below(200_000)).expect("small");
+        }
+        self.ground.disk.sync_all();
+        let found = read_logs(&self.ground, self.setup.plant, self.node.now_s);
+        let replayed = found.by_metric();
+        self.ground.model.end(&found.logged, &replayed, is_power_lost, is_settled);
+        let confirmed = found.reports.iter().map(|report| report.confirmed_points);
+        self.done.confirmed += confirmed.sum::<u64>();
         if self.setup.is_power {
             for report in &found.reports {
                 assert_eq!(report.lost_points, 0, "acknowledged points are missing: {report:?}");
@@ -482,8 +540,13 @@ impl World {
             self.check();
         }
         let cores = self.node.cores.iter_mut();
-        let state: Vec<_> =
-            cores.map(|core| (core.shard.gauges(), core.log().pressure())).collect();
+        let state: Vec<_> = cores
+            .map(|core| {
+                let is_idle = core.is_idle();
+                let wants = (core.shard.wants_checkpoint(), core.checkpoint, core.has_told);
+                (core.shard.gauges(), core.log().pressure(), is_idle, wants, core.is_committed())
+            })
+            .collect();
         panic!("the node does not come to rest: {:?} {state:?}", self.node.stage);
     }
 
@@ -493,7 +556,6 @@ impl World {
         disk.kill();
         disk.set_capacity(SPACE);
         tree.mend();
-        self.node.now_s = BASE_S + SECONDS;
     }
 
     /// After a start no file of one core can be written. All others must come to rest all the
@@ -504,7 +566,7 @@ impl World {
         let broken = self.chance.below(node.cores.len());
         let names = model.names.iter().enumerate();
         let own = names.filter(|(_, name)| node.cores[broken].owns(name));
-        tree.broken = own.map(|(metric, _)| model.path(metric).to_vec()).collect();
+        tree.break_paths(own.map(|(metric, _)| model.path(metric).to_vec()).collect());
         let is_other = |core: &Core| core.index != broken;
         for _ in 0..ROUNDS_MAX {
             let World { ground, node, .. } = self;
@@ -544,7 +606,7 @@ impl World {
             core.fill(ground, 64, now);
             core.write_files(ground, 64);
             core.complete(ground, 0, now);
-            while core.shard.carry_some(now) {}
+            while core.shard.rewrite_some(now) {}
             core.begin_checkpoint();
         }
         node.begin_sync(ground);
@@ -557,15 +619,22 @@ impl World {
         node.govern(ground);
         if is_over {
             self.end(false);
-        } else if let Stage::Ended { is_empty } = self.node.stage {
-            self.begin_anew(is_empty);
+        } else if let Stage::Ended { is_empty, is_settled } = self.node.stage {
+            self.begin_anew(is_empty, is_settled);
         }
     }
 
     /// Cores at rest have everything in their files, and take what comes.
     fn check_rest(&mut self, is_at_rest: impl Fn(&Core) -> bool) {
-        for key in self.ground.model.keys() {
-            self.node.check_readable(&self.ground, key);
+        for metric in 0..self.ground.model.names.len() {
+            self.node.check_readable(&self.ground, metric);
+            let count = u16::try_from(self.node.cores.len()).expect("few");
+            let of = owner(&self.ground.model.names[metric], count).index();
+            if is_at_rest(&self.node.cores[of]) {
+                let path = self.ground.model.path(metric).to_vec();
+                let bytes = self.ground.tree.bytes(&path);
+                self.ground.model.check_file(metric, bytes, self.setup.retention_s);
+            }
         }
         for core in self.node.cores.iter_mut().filter(|core| is_at_rest(core)) {
             let files = core.log().file_count();
@@ -585,6 +654,8 @@ impl World {
 
     fn note(&mut self) {
         self.done.asides = self.ground.tree.asides() as u64;
+        self.done.compared = self.ground.model.compared;
+        self.done.tainted = self.ground.model.tainted;
         for core in &mut self.node.cores {
             let log = core.log().counters();
             self.done.renewals += log.renewals;
@@ -606,10 +677,15 @@ fn factor(chance: &mut Chance, act: Act) -> usize {
 fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
     // A seed's world is the same with a bug and without.
     let is_power = !chance.permille(150) || plant != Plant::None;
-    let archives = ["1s:5m", "1s:5m,10s:1h"][chance.below(2)];
+    let (archives, retention_s) = ARCHIVES[chance.below(ARCHIVES.len())];
     let text = format!("[all]\npattern = .*\nretentions = {archives}\n");
     let source = Source { file: "storage-schemas.conf", text: &text };
-    let (rules, notices) = Rules::parse(&source, None).expect("good rules");
+    let method = ["average", "sum", "last", "max", "min"][chance.below(5)];
+    let factor = ["0", "0", "0.3", "0.5", "1"][chance.below(5)];
+    let text =
+        format!("[all]\npattern = .*\nxFilesFactor = {factor}\naggregationMethod = {method}\n");
+    let aggregation = Source { file: "storage-aggregation.conf", text: &text };
+    let (rules, notices) = Rules::parse(&source, Some(&aggregation)).expect("good rules");
     assert!(notices.is_empty(), "{notices:?}");
     let segments_max = if has_long_names { 14 } else { [6, 8, 12][chance.below(3)] };
     // The links, with what one read brings in small batches, must leave room for the rest: a core
@@ -627,9 +703,8 @@ fn setup(chance: &mut Chance, plant: Plant, has_long_names: bool) -> Setup {
         creates_per_s: [0.0, 0.0, 5.0][chance.below(3)],
         strategy: [WriteStrategy::Max, WriteStrategy::Sorted, WriteStrategy::Noop][chance.below(3)],
         batch_bytes,
-        // Chains are short here: a piece is.
-        carry_points_max: [1, 2, 100][chance.below(3)],
         rules: Arc::new(rules),
+        retention_s,
     }
 }
 
