@@ -6,6 +6,7 @@ mod drain;
 mod listen;
 mod log_directory;
 mod log_note;
+mod machine;
 mod plan;
 mod rules;
 mod stop;
@@ -24,7 +25,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::config::{Config, Notice, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::logging;
-use crate::sys::cpu;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{CoreHandle, start_core};
 use crate::sys::files::{DirectoryLock, lock_directory};
@@ -35,6 +35,7 @@ use crate::sys::socket::Sharing;
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
 use log_directory::NodeLog;
+use machine::Machine;
 use plan::Sizes;
 use rules::RuleFiles;
 use take_over::Former;
@@ -93,7 +94,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
             die(Fatal::Config, "the rules for new files cannot be used")
         }
     };
-    let sizes = Sizes::of(config, &cpu::usable_cores(), cpu::memory_bytes(), open_files)
+    let sizes = Sizes::of(config, &Machine::found(), open_files)
         .unwrap_or_else(|error| die(Fatal::Config, &error));
     let sharing = if former.is_some() { Sharing::Wanted } else { Sharing::Refused };
     let sockets =
