@@ -393,13 +393,13 @@ mod tests {
             growing += &format!("k{i}={}\n", format!("%(k{})s", i - 1).repeat(1_000));
         }
         let too_long = "the values of all sections take more than 67108864 bytes";
-        check(&growing, &format!("f:5: [a] k3: {too_long}"));
+        check(&growing, &format!("f:4: [a] k2: {too_long}"));
         // A long value that each section inherits.
         let mut inherited = format!("[DEFAULT]\nd={}\n", "x".repeat(65_000));
         for i in 0..2_000 {
             inherited += &format!("[s{i}]\n");
         }
-        check(&inherited, &format!("f:2: [s514] d: {too_long}"));
+        check(&inherited, &format!("f:518: [s515] d: {too_long}"));
         let sections: String = (0..10_001).map(|i| format!("[s{i}]\n")).collect();
         check(&sections, "f:10001: [s9999] more than 10000 sections");
         let keys: String = (0..65).map(|i| format!("k{i}=\n")).collect();

@@ -564,6 +564,13 @@ mod tests {
             "",
             "s.conf:2: [a] pattern: bad regular expression: nothing to repeat before *",
         );
+        // A value over several lines, and what a terminal would obey.
+        check_error(
+            "[\u{1b}]\npattern=x\nretentions=1:1\n 1:2\n",
+            "",
+            "s.conf:3: [ ] retentions: bad retention \"1:1 1:2\": must be two parts with one colon \
+             between",
+        );
         check_error("k=v\n", "", "s.conf:1: stands before the first [section]");
         let names = "known are average, sum, last, max, min, avg_zero, absmax, absmin";
         let method = |wrong: &str, hint: &str| {

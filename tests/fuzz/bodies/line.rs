@@ -24,15 +24,13 @@ fn check_name(name: &[u8]) {
 /// One input.
 pub(crate) fn run(data: &[u8]) {
     let mut lines = Lines::new(data);
-    for line in lines.by_ref() {
-        if let Ok(raw) = line {
-            check_name(raw.name);
-        }
+    for raw in lines.by_ref().flatten() {
+        check_name(raw.name);
     }
     let _ = parse(data);
     assert!(lines.consumed_bytes() <= data.len());
     if let Ok(rest) = lines.rest() {
-        let _ = parse_unterminated(rest, data.len() % 2 == 0);
+        let _ = parse_unterminated(rest, data.len().is_multiple_of(2));
     }
     check_name(data);
     let _ = name_of_path(data);

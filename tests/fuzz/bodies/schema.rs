@@ -27,7 +27,7 @@ pub(crate) fn run(data: &[u8]) {
         let line_count = text.bytes().filter(|byte| matches!(byte, b'\n' | b'\r')).count() + 1;
         assert!((1..=line_count).contains(&place.line), "{shown} of {line_count} lines");
         assert!(shown.starts_with(&format!("{}:{}:", place.file, place.line)), "{shown}");
-        assert!(!shown.contains('\n'), "one line: {shown}");
+        assert!(!shown.chars().any(char::is_control), "one line: {shown:?}");
     };
     let (rules, notices) = match parse(schemas, aggregation) {
         Ok(read) => read,
