@@ -1,5 +1,5 @@
-//! Any bytes as the pattern of a rule, and as a name: the first line and the rest. How long a search
-//! takes is for libFuzzer's -timeout to say.
+//! Any bytes as the pattern of a rule, and as a name: the first line and the rest. How long a
+//! search takes is for libFuzzer's -timeout to say.
 
 use carbyne::metric::name::canonical;
 use carbyne::schema::{Rules, Source};
