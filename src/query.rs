@@ -115,12 +115,18 @@ fn printable(text: &str) -> String {
 
 /// Why a question has no answer.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
+    /// There is no connection.
     Connect(io::Error),
+    /// The connection fails.
     Exchange(io::Error),
+    /// Nothing, or not all, came in this time.
     Timeout(Duration),
+    /// The connection ended before the answer did.
     Closed,
+    /// The length of the answer is beyond [`REPLY_BYTES_MAX`].
     TooLong(u32),
+    /// What came is no answer.
     Reply(ReplyError),
 }
 
@@ -147,6 +153,16 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// What a failed read or write comes to.
+    fn of(error: io::Error, timeout: Duration) -> Failure {
+        match error.kind() {
+            // A socket's timeout is EAGAIN, which is WouldBlock.
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout(timeout),
+            io::ErrorKind::UnexpectedEof => Failure::Closed,
+            _ => Failure::Exchange(error),
+        }
+    }
+
     /// Says what failed and gives the exit status.
     fn tell(&self, carbonlink: &str, err: &mut dyn Write) -> u8 {
         tell(err, format_args!("{carbonlink}: {self}"));
@@ -157,13 +173,47 @@ impl Failure {
     }
 }
 
+/// Reads a cache's answers off a stream, and keeps the buffers of the last one.
+#[derive(Debug)]
+pub struct Answers {
+    timeout: Duration,
+    decoder: PickleDecoder,
+    reply: Vec<u8>,
+}
+
+impl Answers {
+    /// Nothing has been read. The stream fails when an answer takes longer than `timeout`.
+    pub fn new(timeout: Duration) -> Answers {
+        Answers { timeout, decoder: PickleDecoder::new(), reply: Vec::new() }
+    }
+
+    /// Reads the next answer: a length, and so many bytes of a pickle. Memory is taken for what has
+    /// come, whatever the length says.
+    ///
+    /// # Errors
+    /// The stream ends or fails, or what comes is no answer.
+    pub fn read(&mut self, stream: &mut dyn Read) -> Result<Reply<'_>, Failure> {
+        let failure = |error| Failure::of(error, self.timeout);
+        let mut header = [0; HEADER_BYTES];
+        stream.read_exact(&mut header).map_err(failure)?;
+        let length = frame_bytes(header);
+        if length > REPLY_BYTES_MAX {
+            return Err(Failure::TooLong(length));
+        }
+        self.reply.clear();
+        stream.take(u64::from(length)).read_to_end(&mut self.reply).map_err(failure)?;
+        if u32::try_from(self.reply.len()) != Ok(length) {
+            return Err(Failure::Closed);
+        }
+        Reply::parse(&mut self.decoder, &self.reply).map_err(Failure::Reply)
+    }
+}
+
 /// A connection to a cache, and the buffers of one question and its answer.
 pub(crate) struct Link {
     stream: TcpStream,
-    timeout: Duration,
-    decoder: PickleDecoder,
     question: Vec<u8>,
-    reply: Vec<u8>,
+    answers: Answers,
 }
 
 impl Link {
@@ -180,8 +230,8 @@ impl Link {
             }
             match TcpStream::connect_timeout(&address, left) {
                 Ok(stream) => {
-                    let (decoder, question, reply) = Default::default();
-                    return Ok(Link { stream, timeout, decoder, question, reply });
+                    let (question, answers) = (Vec::new(), Answers::new(timeout));
+                    return Ok(Link { stream, question, answers });
                 }
                 Err(error) => failed = error,
             }
@@ -191,29 +241,12 @@ impl Link {
 
     /// Asks for one metric and waits for the answer.
     pub(crate) fn ask(&mut self, name: &str) -> Result<Reply<'_>, Failure> {
-        let timeout = self.timeout;
-        let failure = |error: io::Error| match error.kind() {
-            // A socket's timeout is EAGAIN, which is WouldBlock.
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Timeout(timeout),
-            io::ErrorKind::UnexpectedEof => Failure::Closed,
-            _ => Failure::Exchange(error),
-        };
+        let timeout = self.answers.timeout;
         let mut stream = Timed { stream: &self.stream, deadline: Instant::now() + timeout };
         self.question.clear();
         cache_query(&mut self.question, name);
-        stream.write_all(&self.question).map_err(failure)?;
-        let mut header = [0; HEADER_BYTES];
-        stream.read_exact(&mut header).map_err(failure)?;
-        let length = frame_bytes(header);
-        if length > REPLY_BYTES_MAX {
-            return Err(Failure::TooLong(length));
-        }
-        self.reply.clear();
-        stream.take(u64::from(length)).read_to_end(&mut self.reply).map_err(failure)?;
-        if u32::try_from(self.reply.len()) != Ok(length) {
-            return Err(Failure::Closed);
-        }
-        Reply::parse(&mut self.decoder, &self.reply).map_err(Failure::Reply)
+        stream.write_all(&self.question).map_err(|error| Failure::of(error, timeout))?;
+        self.answers.read(&mut stream)
     }
 }
 

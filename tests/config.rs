@@ -422,3 +422,18 @@ fn damaged_files_are_answered_without_a_panic() {
         }
     }
 }
+
+#[test]
+fn errors_of_odd_files_name_their_line_in_one_line() {
+    check("# x\n[common]\n[\"a\\nb\\u001b\"]\n", "f:3: [a b ]: unknown section");
+    let deep = format!("[common]\nshards = 1\n{}x = 1\n[tcp]\n", "a.".repeat(500));
+    check(&deep, "f:3: not TOML: recursion limit");
+    let lists = format!("# x\n\nq = {}\n", "[".repeat(500));
+    check(&lists, "f:3: not TOML: ");
+    // A file of another kind: every line is an error, and they are not all listed.
+    let lines: String = (0..200_000).map(|number| format!("k{number}=1\n")).collect();
+    let errors = refused(&lines);
+    assert_eq!(errors.len(), 101);
+    assert_eq!(errors[0], "f: more than 100 errors, the others are not listed");
+    assert!(errors[100].starts_with("f:100: k99: unknown key"), "{}", errors[100]);
+}

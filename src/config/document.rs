@@ -11,6 +11,9 @@ use super::settings::{Origin, Settings, default_value};
 use super::table::{self, Key, SECTIONS, Section, SectionStatus, Status};
 use super::value::{self, Value};
 
+/// Most errors that are listed: in a file of another kind every line is one.
+const ERRORS_MAX: usize = 100;
+
 /// What a document said.
 pub(super) struct Reading {
     pub(super) settings: Settings,
@@ -21,9 +24,10 @@ pub(super) struct Reading {
 /// Reads a document. `label` names it in errors and notices.
 pub(super) fn read(label: &str, text: &str) -> Reading {
     let text = logging_as_array(text);
+    let line_ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
     let mut reader = Reader {
         label,
-        text: &text,
+        line_ends: line_ends.map(|(at, _)| at).collect(),
         settings: Settings::defaults(),
         errors: Vec::new(),
         notices: Vec::new(),
@@ -32,13 +36,24 @@ pub(super) fn read(label: &str, text: &str) -> Reading {
         Ok(document) => reader.document(document.as_table()),
         Err(error) => {
             let problem = format!("not TOML: {}", error.message().trim().replace('\n', "; "));
-            reader.error(error.span(), "", "", problem, None);
+            let span = error.span().or_else(|| too_deep(&text, &reader.line_ends));
+            reader.error(span, "", "", problem, None);
         }
     }
     let Reader { settings, mut errors, mut notices, .. } = reader;
     errors.sort_by_key(|error| error.place.line);
     notices.sort_by_key(|notice| notice.place.line);
     Reading { settings, errors, notices }
+}
+
+/// The line on which tables or lists become nested too deeply, which the parser does not tell: the
+/// first that it refuses in this way if the text ends behind it.
+fn too_deep(text: &str, line_ends: &[usize]) -> Span {
+    let is_refused =
+        |end: usize| Document::parse(&text[..end]).is_err_and(|error| error.span().is_none());
+    let line = line_ends.partition_point(|end| !is_refused(*end));
+    let start = line.checked_sub(1).map_or(0, |before| line_ends[before] + 1);
+    Some(start..start)
 }
 
 /// go-carbon reads each `[logging]` as `[[logging]]`; so do we. Line numbers stay.
@@ -53,7 +68,8 @@ fn logging_as_array(text: &str) -> String {
 
 struct Reader<'a> {
     label: &'a str,
-    text: &'a str,
+    /// Where the lines end, in ascending order.
+    line_ends: Vec<usize>,
     settings: Settings,
     errors: Vec<ConfigError>,
     notices: Vec<Notice>,
@@ -217,7 +233,7 @@ impl Reader<'_> {
         name: &str,
     ) -> Option<&'static Key> {
         let known = section.key(name);
-        if known.is_none() {
+        if known.is_none() && self.errors.len() <= ERRORS_MAX {
             let elsewhere = home_of(name).map(|home| format!("{name} in [{home}]"));
             let near = || nearest(name, section.keys.iter().map(|key| key.name));
             let suggestion = elsewhere.or_else(|| near().map(str::to_owned));
@@ -244,8 +260,20 @@ impl Reader<'_> {
         problem: String,
         suggestion: Option<String>,
     ) {
-        let place = self.place(&span, section, key);
-        self.errors.push(ConfigError { place, problem, suggestion });
+        let error = match self.errors.len() {
+            0..ERRORS_MAX => {
+                let place = self.place(&span, section, key);
+                ConfigError { place, problem, suggestion }
+            }
+            // Without a line, so that it is read first.
+            ERRORS_MAX => ConfigError {
+                place: Place { file: self.label.to_owned(), ..Place::default() },
+                problem: format!("more than {ERRORS_MAX} errors, the others are not listed"),
+                suggestion: None,
+            },
+            _ => return,
+        };
+        self.errors.push(error);
     }
 
     fn notice(&mut self, span: Span, section: &str, key: &str, text: String) {
@@ -263,8 +291,8 @@ impl Reader<'_> {
     }
 
     fn line(&self, span: &Span) -> Option<usize> {
-        let before = self.text.get(..span.as_ref()?.start)?;
-        Some(before.bytes().filter(|byte| *byte == b'\n').count() + 1)
+        let start = span.as_ref()?.start;
+        Some(self.line_ends.partition_point(|end| *end < start) + 1)
     }
 }
 

@@ -48,8 +48,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.problem)?;
-        match &self.suggestion {
+        let ConfigError { place, problem, suggestion } = self;
+        f.write_str(&printable(format!("{place} {problem}")))?;
+        match suggestion {
             Some(suggestion) => write!(f, "; did you mean `{suggestion}`?"),
             None => Ok(()),
         }
@@ -69,8 +70,13 @@ pub struct Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.text)
+        f.write_str(&printable(format!("{} {}", self.place, self.text)))
     }
+}
+
+/// The text as one line that a terminal only shows: a name in quotes may hold any character.
+fn printable(text: String) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// Similarity from which a name is offered as what was meant. "wisper" scores 0.96 against

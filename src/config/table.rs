@@ -208,7 +208,9 @@ static COMMON: Section = Section {
             "shards",
             Kind::Int(0, SHARDS_MAX),
             "0",
-            "Cores to use; each has its part of the metrics. 0 = every core the process may use.",
+            "Cores to use; each has its part of the metrics. 0 = every core the process may run \
+             on, but no more than the CPU quotas of its control groups give time for, rounded up. \
+             The log says at the start what decided.",
         ),
         later(
             "metric-endpoint",
@@ -332,7 +334,9 @@ static CACHE: Section = Section {
             Kind::AutoSize(64 * MIB, 1 << 50),
             "auto",
             "Memory for the cache and everything beside it, such as \"8GiB\"; \"auto\" = half of \
-             what the machine or the control group has.",
+             the machine's memory, or of the tightest limit of the process's control groups \
+             (memory.max, memory.high or memory.limit_in_bytes of its own and all above) if that \
+             is less. The log says at the start what decided.",
         ),
         key(
             "write-strategy",

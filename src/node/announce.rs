@@ -10,7 +10,12 @@ use crate::node::plan::Sizes;
 pub(crate) fn announce(config: &Config, sizes: &Sizes, listening: &[(&'static str, SocketAddr)]) {
     // A closed standard output is no reason to stop a node.
     let _ = write(config, sizes, listening, &mut io::stdout());
-    log::info!("ready shards={} budget_bytes={}", sizes.shards(), sizes.budget_bytes);
+    let Sizes { shards_by, budget_bytes, budget_by, .. } = sizes;
+    let shards = sizes.shards();
+    log::info!(
+        "ready shards={shards} budget_bytes={budget_bytes} shards_by={shards_by:?} \
+         budget_by={budget_by:?}"
+    );
 }
 
 fn write(

@@ -6,6 +6,7 @@ mod drain;
 mod listen;
 mod log_directory;
 mod log_note;
+mod machine;
 mod plan;
 mod rules;
 mod stop;
@@ -25,7 +26,6 @@ use crate::config::{Config, Notice, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::logging;
 use crate::sys::clock;
-use crate::sys::cpu;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{CoreHandle, start_core};
 use crate::sys::files::{DirectoryLock, lock_directory};
@@ -36,6 +36,7 @@ use crate::sys::socket::Sharing;
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
 use log_directory::NodeLog;
+use machine::Machine;
 use plan::Sizes;
 use rules::RuleFiles;
 use take_over::Former;
@@ -104,7 +105,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
             die(Fatal::Config, "the rules for new files cannot be used")
         }
     };
-    let sizes = Sizes::of(config, &cpu::usable_cores(), cpu::memory_bytes(), open_files)
+    let sizes = Sizes::of(config, &Machine::found(), open_files)
         .unwrap_or_else(|error| die(Fatal::Config, &error));
     let sharing = if former.is_some() { Sharing::Wanted } else { Sharing::Refused };
     let sockets =

@@ -12,6 +12,7 @@ use crate::limits::{
 };
 use crate::node::listen::CoreSockets;
 use crate::node::log_directory::{BUFFERS, LogSizes};
+use crate::node::machine::{Budget, Machine, Processors};
 use crate::schema::Rules;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
@@ -26,9 +27,6 @@ use crate::tasks::start::CorePlan;
 use crate::tasks::writer::WriterOptions;
 use crate::wal;
 
-/// Share of the machine's memory that is the budget if none is configured.
-const BUDGET_SHARE: u64 = 2;
-
 /// Least budget of one core: its cache must hold more than its fixed buffers.
 const CORE_BUDGET_MIN: usize = 8 << 20;
 
@@ -40,8 +38,12 @@ const CORE_DESCRIPTORS: u64 = 128;
 pub(crate) struct Sizes {
     /// The processor of each shard.
     pub(crate) processors: Vec<usize>,
+    /// What decided the number of shards.
+    pub(crate) shards_by: String,
     /// The memory budget of the node in bytes.
     pub(crate) budget_bytes: u64,
+    /// What decided the budget.
+    pub(crate) budget_by: String,
     /// Buffers per link between two cores, and their size.
     pub(crate) link_buffers: usize,
     pub(crate) batch_bytes: usize,
@@ -52,15 +54,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn of(
-        config: &Config,
-        cores: &[usize],
-        memory_bytes: u64,
-        open_files: u64,
-    ) -> Result<Sizes, String> {
-        let shards = if config.common.shards == 0 { cores.len() } else { config.common.shards };
-        let processors: Vec<usize> = (0..shards).map(|n| cores[n % cores.len()]).collect();
-        let budget_bytes = config.cache.memory_budget.unwrap_or(memory_bytes / BUDGET_SHARE);
+    pub(crate) fn of(config: &Config, machine: &Machine, open_files: u64) -> Result<Sizes, String> {
+        let Processors { numbers: processors, decided_by: shards_by } =
+            machine.processors(config.common.shards);
+        let Budget { bytes: budget_bytes, decided_by: budget_by } =
+            machine.budget(config.cache.memory_budget);
+        let shards = processors.len();
         let budget = core_budget(budget_bytes, shards);
         let links_bytes = LINKS_BYTES.min(budget / 100 * LINKS_PERCENT);
         let per_link = links_bytes / (shards - 1).max(1);
@@ -82,7 +81,9 @@ impl Sizes {
         };
         Ok(Sizes {
             processors,
+            shards_by,
             budget_bytes,
+            budget_by,
             log,
             link_buffers: (per_link / batch_bytes).clamp(2, 16),
             batch_bytes,

@@ -4,6 +4,8 @@
 //! continued by indentation, `%%` and `%(key)s` in values, keys of `[DEFAULT]` in every section.
 //! What leaves are sections in file order with their final values and the line of each key.
 
+use std::collections::HashMap;
+
 use super::{Place, SchemaError, Source};
 
 /// Name of the section whose keys all others inherit.
@@ -15,6 +17,17 @@ const REFERENCE_DEPTH_MAX: usize = 10;
 /// Longest value in bytes after `%(key)s` is filled in: references to references could otherwise
 /// grow a few lines without bound. A longer value is an error.
 const VALUE_BYTES_MAX: usize = 65_536;
+
+/// Most bytes of values that are read to fill in the references of a file, those of `[DEFAULT]` in
+/// each section included: a few lines could otherwise take for ever without growing, or fill the
+/// memory. A file needs its own length, and its keys of `[DEFAULT]` once for each section.
+const FILLED_BYTES_MAX: usize = 64 << 20;
+
+/// Most sections of a file. Each new metric tries their patterns one after the other.
+const SECTIONS_MAX: usize = 10_000;
+
+/// Most keys of a section, of which carbon knows three.
+const KEYS_MAX: usize = 64;
 
 /// A section with its keys.
 #[derive(Debug)]
@@ -60,6 +73,7 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Vec<Section>, SchemaError> {
     let mut reader = Reader {
         file: source.file,
         sections: Vec::new(),
+        places: HashMap::default(),
         current: None,
         in_value: false,
         key_indent: 0,
@@ -77,9 +91,10 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Vec<Section>, SchemaError> {
         .iter()
         .find(|section| section.is_default())
         .map_or_else(Vec::new, |section| section.entries.clone());
+    let mut room = Room { left_bytes: FILLED_BYTES_MAX };
     for section in sections.iter_mut().filter(|section| section.is_listed) {
-        inherit(section, &defaults);
-        fill_in(source.file, section)?;
+        inherit(source.file, section, &defaults, &mut room)?;
+        fill_in(source.file, section, &mut room)?;
     }
     Ok(sections)
 }
@@ -88,6 +103,8 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Vec<Section>, SchemaError> {
 struct Reader<'a> {
     file: &'a str,
     sections: Vec<Section>,
+    /// Where in `sections` a name is.
+    places: HashMap<String, usize, ahash::RandomState>,
     /// The section that keys belong to.
     current: Option<usize>,
     /// Whether an indented line continues a value.
@@ -143,7 +160,7 @@ impl Reader<'_> {
         let name = &text[1..end];
         let is_listed = end + 1 == text.len();
         self.in_value = false;
-        if let Some(known) = self.sections.iter().position(|section| section.name == name) {
+        if let Some(&known) = self.places.get(name) {
             self.current = Some(known);
             if name == DEFAULT_SECTION {
                 return Ok(());
@@ -152,8 +169,12 @@ impl Reader<'_> {
             let reason = format!("the section exists already, at line {first}");
             return Err(self.error(number, "", &reason));
         }
+        if self.sections.len() == SECTIONS_MAX {
+            return Err(self.error(number, "", &format!("more than {SECTIONS_MAX} sections")));
+        }
         self.current = Some(self.sections.len());
         let name = name.to_string();
+        self.places.insert(name.clone(), self.sections.len());
         self.sections.push(Section { name, line: number, is_listed, entries: Vec::new() });
         Ok(())
     }
@@ -168,6 +189,10 @@ impl Reader<'_> {
         }
         if let Some(first) = self.sections[section].get(&key) {
             let reason = format!("the key is given already, at line {}", first.line);
+            return Err(self.error(number, &key, &reason));
+        }
+        if self.sections[section].entries.len() == KEYS_MAX {
+            let reason = format!("more than {KEYS_MAX} keys in a section");
             return Err(self.error(number, &key, &reason));
         }
         let value = value.trim_start().to_string();
@@ -189,22 +214,49 @@ fn error(file: &str, line: usize, section: &str, key: &str, reason: &str) -> Sch
     SchemaError { place, reason: reason.to_string() }
 }
 
+/// What may still be read to fill in the references of a file.
+struct Room {
+    left_bytes: usize,
+}
+
+impl Room {
+    /// Takes the bytes of a text.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        /// What a text costs beside its bytes: a million of them take 0.1 s.
+        const TEXT_BYTES: usize = 64;
+        self.left_bytes =
+            self.left_bytes.checked_sub(text.len() + TEXT_BYTES).ok_or_else(|| {
+                format!("the values of all sections take more than {FILLED_BYTES_MAX} bytes")
+            })?;
+        Ok(())
+    }
+}
+
 /// Adds the keys of `[DEFAULT]` that the section does not have.
-fn inherit(section: &mut Section, defaults: &[Entry]) {
+fn inherit(
+    file: &str,
+    section: &mut Section,
+    defaults: &[Entry],
+    room: &mut Room,
+) -> Result<(), SchemaError> {
     for default in defaults {
         if section.get(&default.key).is_none() {
+            room.take(&default.value).map_err(|reason| {
+                error(file, section.line, &section.name, &default.key, &reason)
+            })?;
             section.entries.push(Entry { is_inherited: true, ..default.clone() });
         }
     }
+    Ok(())
 }
 
 /// Replaces `%%` and `%(key)s` in all values of a section, as carbon does even for keys that it
 /// does not use.
-fn fill_in(file: &str, section: &mut Section) -> Result<(), SchemaError> {
+fn fill_in(file: &str, section: &mut Section, room: &mut Room) -> Result<(), SchemaError> {
     let mut values = Vec::with_capacity(section.entries.len());
     for entry in &section.entries {
         let mut value = String::new();
-        append_filled_in(&entry.value, section, 0, &mut value)
+        append_filled_in(&entry.value, section, 0, room, &mut value)
             .map_err(|reason| error(file, entry.line, &section.name, &entry.key, &reason))?;
         values.push(value);
     }
@@ -219,11 +271,13 @@ fn append_filled_in(
     text: &str,
     section: &Section,
     depth: usize,
+    room: &mut Room,
     out: &mut String,
 ) -> Result<(), String> {
     if depth > REFERENCE_DEPTH_MAX {
         return Err("references of %(key)s go too deep or in a circle".to_string());
     }
+    room.take(text)?;
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
@@ -243,7 +297,7 @@ fn append_filled_in(
                 "%({name})s refers to a key that is not there; for a percent sign write %%"
             ));
         };
-        append_filled_in(&entry.value, section, depth + 1, out)?;
+        append_filled_in(&entry.value, section, depth + 1, room, out)?;
         rest = after;
     }
     out.push_str(rest);
@@ -329,6 +383,27 @@ mod tests {
             growing += &format!("k{i}={}\n", format!("%(k{})s", i - 1).repeat(16));
         }
         check(&growing, "f:6: [a] k4: the value is longer than 65536 bytes");
+    }
+
+    #[test]
+    fn files_that_would_take_for_ever_are_refused() {
+        // References to nothing, each to a thousand others: no value ever grows.
+        let mut growing = "[a]\nk0=\n".to_string();
+        for i in 1..10 {
+            growing += &format!("k{i}={}\n", format!("%(k{})s", i - 1).repeat(1_000));
+        }
+        let too_long = "the values of all sections take more than 67108864 bytes";
+        check(&growing, &format!("f:4: [a] k2: {too_long}"));
+        // A long value that each section inherits.
+        let mut inherited = format!("[DEFAULT]\nd={}\n", "x".repeat(65_000));
+        for i in 0..2_000 {
+            inherited += &format!("[s{i}]\n");
+        }
+        check(&inherited, &format!("f:518: [s515] d: {too_long}"));
+        let sections: String = (0..10_001).map(|i| format!("[s{i}]\n")).collect();
+        check(&sections, "f:10001: [s9999] more than 10000 sections");
+        let keys: String = (0..65).map(|i| format!("k{i}=\n")).collect();
+        check(&format!("[a]\n{keys}"), "f:66: [a] k64: more than 64 keys in a section");
     }
 
     #[test]

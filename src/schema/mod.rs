@@ -62,7 +62,7 @@ pub struct SchemaError {
 
 impl fmt::Display for SchemaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.reason)
+        f.write_str(&printable(format!("{} {}", self.place, self.reason)))
     }
 }
 
@@ -79,6 +79,12 @@ pub struct Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.reason)
+        f.write_str(&printable(format!("{} {}", self.place, self.reason)))
     }
+}
+
+/// The text as one line that a terminal only shows: values may go over several lines, and hold any
+/// character.
+fn printable(text: String) -> String {
+    text.replace(char::is_control, " ")
 }

@@ -3,17 +3,47 @@
 //! A pattern means what Python's `re.search` makes of it. It is rewritten into the syntax of the
 //! `regex` crate, whose time is linear in the name; only look-around, back-references, atomic
 //! groups and possessive quantifiers go to the backtracking `fancy-regex`, under a limit. What
-//! Python refuses is refused,
-//! since carbon would not start with it; what cannot be rewritten is refused too, by name.
+//! Python refuses is refused, since carbon would not start with it; what cannot be rewritten is
+//! refused too, by name. So is what would take too much: linear in the name means the name's bytes
+//! times what may be repeated at once, and a core searches while its points wait.
 //! Metric names hold no line breaks, so `$` and `.` mean the same in both languages.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 /// Most steps back of one search by the backtracking engine. A search that needs more gives up
 /// and counts as no match. Running into the limit took 1.7 ms (release build, 2-core VM), which a
 /// core can spare for the creation of a file; a look-ahead or look-behind that is tried at each
 /// byte of a name of 4,000 bytes stays below it.
 const BACKTRACK_STEPS_MAX: usize = 25_000;
+
+/// Most positions of a pattern that repetitions may lead to: `(ab){1,50}` leads to 100, `a*` to
+/// one. A search may have to follow all of them at each byte, at 17 ns (release build, 2-core VM):
+/// 0.14 s for a name of 4,000 bytes, where the engine's own limit allows a minute.
+const REPEATED_MAX: usize = 2_000;
+
+/// The same where the backtracking engine may begin such a search anew at each byte: 0.9 s at the
+/// worst that was found, `(?>[ab]*a[ab]{200})c`.
+const REPEATED_BACKTRACKING_MAX: usize = 200;
+
+/// Bytes that a compiled pattern may take, tried in this order and charged to [`Room`]. A pattern
+/// of plain letters takes 1,000 bytes and each `\w` takes 50,000; the last is the engine's default,
+/// beyond which a pattern is refused.
+const COMPILED_BYTES: [usize; 4] = [16 << 10, 256 << 10, 2 << 20, 10 << 20];
+
+/// Most bytes that the patterns of one file may take: 16,384 plain ones, 1,024 with a few `\w`.
+const ROOM_BYTES: usize = 256 << 20;
+
+/// What the patterns of a file may still take. The pattern that finds too little is refused.
+#[derive(Debug)]
+pub(super) struct Room {
+    left_bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { left_bytes: ROOM_BYTES }
+    }
+}
 
 /// A compiled pattern.
 #[derive(Debug)]
@@ -38,19 +68,34 @@ pub(super) enum Search {
 
 impl Pattern {
     /// Compiles a pattern in Python's syntax; an error says what is wrong with it.
-    pub(super) fn compile(python: &str) -> Result<Pattern, String> {
+    pub(super) fn compile(python: &str, room: &mut Room) -> Result<Pattern, String> {
         let translated = Translator::new(python).run()?;
-        let text = translated.out;
-        let engine = if translated.needs_backtracking {
-            let regex = fancy_regex::RegexBuilder::new(&text)
-                .backtrack_limit(BACKTRACK_STEPS_MAX)
-                .build()
-                .map_err(|error| last_line(&error.to_string()))?;
-            Engine::Backtracking(Box::new(regex))
-        } else {
-            Engine::Linear(Regex::new(&text).map_err(|error| last_line(&error.to_string()))?)
-        };
-        Ok(Pattern { engine })
+        let (is_linear, repeated) = (!translated.needs_backtracking, translated.repeated);
+        let repeated_max = if is_linear { REPEATED_MAX } else { REPEATED_BACKTRACKING_MAX };
+        if repeated > repeated_max {
+            return Err(format!(
+                "its repetitions lead to {repeated} positions, at most {repeated_max} are allowed: \
+                 a search would take too long"
+            ));
+        }
+        // The backtracking engine cuts a pattern into programs at its groups and alternatives.
+        let programs = if is_linear { 1 } else { 2 * translated.parts + 1 };
+        let mut refusal = String::new();
+        for bytes in COMPILED_BYTES {
+            let Some(left_bytes) = room.left_bytes.checked_sub(bytes.saturating_mul(programs))
+            else {
+                let all = ROOM_BYTES >> 20;
+                return Err(format!("the patterns of a file may take {all} MiB in all; too large"));
+            };
+            match Engine::build(&translated.out, is_linear, bytes) {
+                Ok(engine) => {
+                    room.left_bytes = left_bytes;
+                    return Ok(Pattern { engine });
+                }
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
     }
 
     /// Whether the pattern is found anywhere in the name.
@@ -63,6 +108,23 @@ impl Pattern {
             },
         };
         if found { Search::Found } else { Search::NotFound }
+    }
+}
+
+impl Engine {
+    /// Compiles a pattern in the engines' syntax into programs of at most so many bytes.
+    fn build(text: &str, is_linear: bool, bytes: usize) -> Result<Engine, String> {
+        if is_linear {
+            let built = RegexBuilder::new(text).size_limit(bytes).build();
+            return built.map(Engine::Linear).map_err(|error| last_line(&error.to_string()));
+        }
+        let built = fancy_regex::RegexBuilder::new(text)
+            .backtrack_limit(BACKTRACK_STEPS_MAX)
+            .delegate_size_limit(bytes)
+            .build();
+        built
+            .map(|regex| Engine::Backtracking(Box::new(regex)))
+            .map_err(|error| last_line(&error.to_string()))
     }
 }
 
@@ -83,6 +145,14 @@ struct Translator {
     is_repeatable: bool,
     /// Length of the global flags at the start of `out`.
     flags_bytes: usize,
+    /// Groups, alternatives and references to groups so far.
+    parts: usize,
+    /// Positions in each open group and, first, outside of all; repetitions are multiplied out.
+    positions: Vec<usize>,
+    /// Positions of what was written last, which a quantifier repeats.
+    last: usize,
+    /// Positions that repetitions lead to, the sum over all of them.
+    repeated: usize,
 }
 
 /// What an escape stands for.
@@ -104,6 +174,10 @@ impl Translator {
             needs_backtracking: false,
             is_repeatable: false,
             flags_bytes: 0,
+            parts: 0,
+            positions: vec![0],
+            last: 0,
+            repeated: 0,
         }
     }
 
@@ -113,9 +187,9 @@ impl Translator {
                 '\\' => self.escape()?,
                 '[' => self.class()?,
                 '(' => self.group()?,
-                '*' | '+' | '?' => self.quantifier(c.to_string())?,
+                '*' | '+' | '?' => self.quantifier(c.to_string(), 1)?,
                 '{' => match self.counted() {
-                    Some(quantifier) => self.quantifier(quantifier)?,
+                    Some((quantifier, times)) => self.quantifier(quantifier, times)?,
                     None => self.literal('{'),
                 },
                 '|' | '^' | '$' => self.write(&c.to_string(), false),
@@ -157,6 +231,30 @@ impl Translator {
     fn write(&mut self, text: &str, is_repeatable: bool) {
         self.out.push_str(text);
         self.is_repeatable = is_repeatable;
+        match text {
+            "|" => self.parts += 1,
+            ")" => self.close(),
+            _ if text.starts_with('(') && !text.ends_with(')') => {
+                self.parts += 1;
+                self.positions.push(0);
+            }
+            _ if is_repeatable => self.count(1),
+            _ => {}
+        }
+    }
+
+    /// Counts positions of something that a quantifier may follow.
+    fn count(&mut self, positions: usize) {
+        self.last = positions;
+        if let Some(sum) = self.positions.last_mut() {
+            *sum = sum.saturating_add(positions);
+        }
+    }
+
+    /// Ends a group. One that was never opened is for the engines to refuse.
+    fn close(&mut self) {
+        let inside = if self.positions.len() > 1 { self.positions.pop() } else { None };
+        self.count(inside.unwrap_or(0));
     }
 
     fn literal(&mut self, c: char) {
@@ -165,6 +263,7 @@ impl Translator {
         }
         self.out.push(c);
         self.is_repeatable = true;
+        self.count(1);
     }
 
     fn escape(&mut self) -> Result<(), String> {
@@ -174,6 +273,7 @@ impl Translator {
             Escape::Position(text) => self.write(text, false),
             Escape::BackReference(group) => {
                 self.needs_backtracking = true;
+                self.parts += 1;
                 self.write(&format!("(?:\\{group})"), true);
             }
         }
@@ -343,6 +443,7 @@ impl Translator {
         } else if self.take_if('=') {
             let name = self.take_until(')')?;
             self.needs_backtracking = true;
+            self.parts += 1;
             self.write(&format!("(?P={name})"), true);
         } else {
             return Err("unknown extension (?P".to_string());
@@ -381,11 +482,16 @@ impl Translator {
         Ok(())
     }
 
-    /// Writes a quantifier with the `?` or `+` that makes it lazy or possessive.
-    fn quantifier(&mut self, quantifier: String) -> Result<(), String> {
+    /// Writes a quantifier with the `?` or `+` that makes it lazy or possessive. The engines write
+    /// out what is to be repeated so many times.
+    fn quantifier(&mut self, quantifier: String, times: usize) -> Result<(), String> {
         if !self.is_repeatable {
             return Err(format!("nothing to repeat before {quantifier}"));
         }
+        let all = self.last.saturating_mul(times.max(1));
+        self.repeated = self.repeated.saturating_add(all);
+        self.count(all - self.last);
+        self.last = all;
         self.write(&quantifier, false);
         if self.take_if('?') {
             self.out.push('?');
@@ -397,8 +503,8 @@ impl Translator {
     }
 
     /// The rest of `{2}`, `{2,}`, `{,3}` or `{2,3}` as the engines write it. Nothing for any other
-    /// brace, which Python takes literally.
-    fn counted(&mut self) -> Option<String> {
+    /// brace, which Python takes literally. With it comes the greater number.
+    fn counted(&mut self) -> Option<(String, usize)> {
         let rest = &self.python[self.at..];
         let end = rest.iter().position(|&c| c == '}')?;
         let inside: String = rest[..end].iter().collect();
@@ -412,9 +518,12 @@ impl Translator {
         }
         self.at += end + 1;
         let low = if low.is_empty() { "0" } else { low };
+        // Too many digits are too many times; nothing behind the comma is any number of times.
+        let times = |text: &str| text.parse().unwrap_or(usize::MAX);
         Some(match high {
-            None => format!("{{{low}}}"),
-            Some(high) => format!("{{{low},{high}}}"),
+            None => (format!("{{{low}}}"), times(low)),
+            Some("") => (format!("{{{low},}}"), times(low)),
+            Some(high) => (format!("{{{low},{high}}}"), times(low).max(times(high))),
         })
     }
 }
@@ -422,6 +531,10 @@ impl Translator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn compile(pattern: &str) -> Result<Pattern, String> {
+        Pattern::compile(pattern, &mut Room::default())
+    }
 
     const NAMES: [&str; 10] = [
         "servers.web1.cpu",
@@ -529,7 +642,7 @@ mod tests {
     #[test]
     fn searches_find_what_pythons_find() {
         for (pattern, want) in SEARCHES {
-            let compiled = Pattern::compile(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
+            let compiled = compile(pattern).unwrap_or_else(|e| panic!("{pattern}: {e}"));
             let found = NAMES.into_iter().filter(|name| compiled.search(name) == Search::Found);
             assert_eq!(found.collect::<Vec<&str>>(), *want, "{pattern}");
         }
@@ -538,7 +651,7 @@ mod tests {
     #[test]
     fn engines() {
         let check = |pattern: &str, want: bool| {
-            let compiled = Pattern::compile(pattern).unwrap();
+            let compiled = compile(pattern).unwrap();
             let got = matches!(compiled.engine, Engine::Backtracking(_));
             assert_eq!(got, want, "{pattern} needs backtracking");
         };
@@ -553,10 +666,10 @@ mod tests {
     #[test]
     fn errors() {
         let check = |pattern: &str, want: &str| {
-            assert_eq!(Pattern::compile(pattern).map(|_| ()), Err(want.to_string()), "{pattern}");
+            assert_eq!(compile(pattern).map(|_| ()), Err(want.to_string()), "{pattern}");
         };
         for of_engine in ["(", ")", "a{3,2}", "[z-a]", r"(a)\2", "((a{100}){100}){100}"] {
-            assert!(Pattern::compile(of_engine).is_err(), "{of_engine}");
+            assert!(compile(of_engine).is_err(), "{of_engine}");
         }
         check("(", "unclosed group");
         check("*.cpu", "nothing to repeat before *");
@@ -583,18 +696,68 @@ mod tests {
 
     #[test]
     fn a_search_that_explodes_gives_up() {
-        let pattern = Pattern::compile(r"^(?=(a|aa)+\1$)").unwrap();
+        let pattern = compile(r"^(?=(a|aa)+\1$)").unwrap();
         assert_eq!(pattern.search(&("a".repeat(60) + "b")), Search::GaveUp);
     }
 
     #[test]
     fn a_sensible_search_of_the_longest_name_does_not_give_up() {
         for pattern in [r"(?<!a)b$", r"(\w)\1z", r"a(?!b)", r"^(?=.*x)(?=.*y)", r"^(?!.*(x|y))"] {
-            let compiled = Pattern::compile(pattern).unwrap();
+            let compiled = compile(pattern).unwrap();
             for name in ["ab".repeat(2_000), "aa".repeat(2_000), "a.".repeat(2_000)] {
                 assert_ne!(compiled.search(&name), Search::GaveUp, "{pattern}");
             }
         }
+    }
+
+    #[test]
+    fn repetitions_that_would_take_too_long_are_refused() {
+        let check = |pattern: &str, want: Option<(usize, usize)>| {
+            let want = want.map(|(found, most)| {
+                format!(
+                    "its repetitions lead to {found} positions, at most {most} are allowed: a \
+                     search would take too long"
+                )
+            });
+            assert_eq!(compile(pattern).err(), want, "{pattern}");
+        };
+        check("a{2000}", None);
+        check("a{2001}", Some((2_001, 2_000)));
+        check("a{1,}b*c+d?", None);
+        check("a{,2001}", Some((2_001, 2_000)));
+        check("[ab]{1,1990}(?:cd)*", None);
+        check("[ab]{1,1990}(?:cde){1,4}", Some((2_002, 2_000)));
+        check("((a|b|ab|ba){1,40}){1,40}x", Some((240 + 9_600, 2_000)));
+        check("(((a{50}){50}){50}){50}", Some((50 + 2_500 + 125_000 + 6_250_000, 2_000)));
+        check("a{99999999999999999999}", Some((usize::MAX, 2_000)));
+        check(&"a?".repeat(2_001), Some((2_001, 2_000)));
+        // Not what stands there once, however long.
+        check(&"a".repeat(5_000), None);
+        check(&format!("^servers\\.({})\\.", ["web1"; 1_000].join("|")), None);
+        check(r"^(?:[\w-]+\.){1,20}[\w-]+$", None);
+        check(r"^[\w.-]{1,100}$", None);
+        check("(?!x)[ab]{200}", None);
+        check("(?!x)[ab]{201}", Some((201, 200)));
+        check(r"(?P<x>[ab]{1,201})(?P=x)", Some((201, 200)));
+    }
+
+    #[test]
+    fn patterns_of_a_file_share_their_room() {
+        let mut room = Room { left_bytes: COMPILED_BYTES[0] + COMPILED_BYTES[1] };
+        let mut check = |pattern: &str, want: Option<&str>| {
+            let got = Pattern::compile(pattern, &mut room).err();
+            assert_eq!(got.as_deref(), want, "{pattern}");
+        };
+        let full = Some("the patterns of a file may take 256 MiB in all; too large");
+        check(&r"\w".repeat(6), full);
+        check(r"\w", None);
+        check(r"\w", full);
+        check("(?!a)", full);
+        check("abc", None);
+        check("abc", full);
+        let large = r"\w".repeat(300);
+        let want = "Compiled regex exceeds size limit of 10485760 bytes.";
+        assert_eq!(compile(&large).err().as_deref(), Some(want));
     }
 
     #[test]
@@ -605,7 +768,7 @@ mod tests {
         let text = r"[ab\\\[\](){}|?*+^$.,:=!<>P\-0-9idwZxé&~]{0,12}";
         TestRunner::new_with_rng(config, rng)
             .run(&text, |text| {
-                if let Ok(pattern) = Pattern::compile(&text) {
+                if let Ok(pattern) = compile(&text) {
                     pattern.search("ab0.é");
                 }
                 Ok(())

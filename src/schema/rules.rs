@@ -6,7 +6,7 @@
 //! the section, and a pattern may be refused that Python would take (see `pattern`).
 
 use super::ini::{self, Entry, Section};
-use super::pattern::{Pattern, Search};
+use super::pattern::{Pattern, Room, Search};
 use super::retention::{read_as_carbon, read_as_go_carbon};
 use super::{Notice, Place, SchemaError, Source};
 use crate::metric::series::{Aggregation, Retention, SeriesSpec, check_archives};
@@ -49,6 +49,10 @@ const IMPLICIT_RETENTION: Retention = Retention { step_s: 60, slot_count: 7 * 24
 /// whisper's xFilesFactor where none is set.
 const X_FILES_FACTOR_DEFAULT: f32 = 0.5;
 
+/// Most notices about both files; the last one says that there are more. A file of odd lines would
+/// otherwise take twenty times its length, in memory and then in the log.
+const NOTICES_MAX: usize = 1_000;
+
 #[derive(Debug)]
 struct SchemaRule {
     section: String,
@@ -75,9 +79,9 @@ impl Rules {
         aggregation: Option<&Source<'_>>,
     ) -> Result<(Rules, Vec<Notice>), SchemaError> {
         let mut notices = Vec::new();
-        let schemas = read_schemas(&mut File { source: schemas, notices: &mut notices })?;
+        let schemas = read_schemas(&mut File::new(schemas, &mut notices))?;
         let aggregations = match aggregation {
-            Some(source) => read_aggregations(&mut File { source, notices: &mut notices })?,
+            Some(source) => read_aggregations(&mut File::new(source, &mut notices))?,
             None => Vec::new(),
         };
         Ok((Rules { schemas, aggregations }, notices))
@@ -130,9 +134,14 @@ fn is_found<'a>(
 struct File<'a> {
     source: &'a Source<'a>,
     notices: &'a mut Vec<Notice>,
+    room: Room,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    fn new(source: &'a Source<'a>, notices: &'a mut Vec<Notice>) -> File<'a> {
+        File { source, notices, room: Room::default() }
+    }
+
     fn place(&self, section: &Section, entry: Option<&Entry>) -> Place {
         Place {
             file: self.source.file.to_string(),
@@ -143,7 +152,12 @@ impl File<'_> {
     }
 
     fn notice(&mut self, section: &Section, entry: Option<&Entry>, reason: impl Into<String>) {
-        let notice = Notice { place: self.place(section, entry), reason: reason.into() };
+        let reason = match self.notices.len() {
+            NOTICES_MAX.. => return,
+            count if count + 1 == NOTICES_MAX => "what follows is not told any more".to_owned(),
+            _ => reason.into(),
+        };
+        let notice = Notice { place: self.place(section, entry), reason };
         self.notices.push(notice);
     }
 
@@ -187,7 +201,7 @@ impl File<'_> {
             let reason = "the quotes are part of the pattern; go-carbon strips them";
             self.notice(section, Some(entry), reason);
         }
-        let pattern = Pattern::compile(&entry.value).map_err(|reason| {
+        let pattern = Pattern::compile(&entry.value, &mut self.room).map_err(|reason| {
             self.error(section, entry, format!("bad regular expression: {reason}"))
         })?;
         Ok(Some(pattern))
@@ -500,6 +514,15 @@ mod tests {
     }
 
     #[test]
+    fn notices_are_counted_out() {
+        let text = "[a]\nretentions=60s:1440,".to_owned() + &"60s:1440,".repeat(2_000) + "1:1\n";
+        let (_, notices) = parse(&text, &text).unwrap();
+        assert_eq!(notices.len(), NOTICES_MAX);
+        let last = "s.conf:2: [a] retentions: what follows is not told any more";
+        assert_eq!(notices[NOTICES_MAX - 1], last);
+    }
+
+    #[test]
     fn priorities() {
         let section = |name: &str, priority: &str| {
             format!("[{name}]\n{priority}\npattern=x\nretentions=1:1\n")
@@ -540,6 +563,13 @@ mod tests {
             "[a]\npattern=*\nretentions=1:1\n",
             "",
             "s.conf:2: [a] pattern: bad regular expression: nothing to repeat before *",
+        );
+        // A value over several lines, and what a terminal would obey.
+        check_error(
+            "[\u{1b}]\npattern=x\nretentions=1:1\n 1:2\n",
+            "",
+            "s.conf:3: [ ] retentions: bad retention \"1:1 1:2\": must be two parts with one colon \
+             between",
         );
         check_error("k=v\n", "", "s.conf:1: stands before the first [section]");
         let names = "known are average, sum, last, max, min, avg_zero, absmax, absmin";

@@ -17,6 +17,12 @@ pub fn usable_cores() -> Vec<usize> {
     (0..limit).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect()
 }
 
+/// The core that the calling thread is on now; `None` if the kernel does not tell.
+pub fn current_core() -> Option<usize> {
+    // SAFETY: the call takes nothing and touches no memory of ours.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// Pins the calling thread to one core.
 pub fn pin_thread(core: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set; the type is plain bits.
@@ -57,17 +63,12 @@ pub fn resident_bytes() -> u64 {
     pages * 4_096
 }
 
-/// Memory this process may use in bytes: the machine's, or its cgroup's limit if that is lower.
-pub fn memory_bytes() -> u64 {
+/// Memory of the machine in bytes; 1 GiB where that cannot be read.
+pub fn machine_memory_bytes() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let machine = meminfo
+    meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
-        .map_or(1 << 30, |kib| kib * 1_024);
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    limits
-        .iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-        .fold(machine, u64::min)
+        .map_or(1 << 30, |kib| kib * 1_024)
 }

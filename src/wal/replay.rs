@@ -26,6 +26,10 @@ use crate::wal::segment::{FileName, HeaderError, Kind, SegmentHeader, SegmentId}
 /// Most problems kept with their place; more are only counted.
 const PROBLEMS_MAX: usize = 1_000;
 
+/// Most lost points that are counted for one log: more than any disk holds. Their numbers come from
+/// the file and may be any, and the counts of all logs are added up.
+const LOST_MAX: u64 = 1 << 48;
+
 /// The segments of one shard's log in one run, each kind in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFiles {
@@ -186,6 +190,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Counts lost points, up to [`LOST_MAX`].
+    fn lose(&mut self, count: u64) {
+        self.lost_points = self.lost_points.saturating_add(count).min(LOST_MAX);
+    }
+
     fn add(&mut self, segment: SegmentId, damage: Damage) {
         self.problem_count += 1;
         if let Damage::Torn { bytes, .. } = damage {
@@ -523,7 +532,7 @@ impl Replay {
                 self.report.repeated_points += count;
                 return false;
             }
-            self.report.lost_points += header.first_record.saturating_sub(self.next_record);
+            self.report.lose(header.first_record.saturating_sub(self.next_record));
         }
         self.next_record = end;
         self.oldest_epoch = self.oldest_epoch.min(header.epoch);
@@ -572,7 +581,7 @@ impl Replay {
             }
         };
         if count < header.record_count || !is_whole {
-            self.report.lost_points += u64::from(header.record_count - count);
+            self.report.lose(u64::from(header.record_count - count));
             let from = u64::from(header.block) * BLOCK_BYTES as u64;
             self.report.add(header.id, Damage::Malformed { from });
         }

@@ -1,40 +1,7 @@
-//! Any bytes as lines, and as the names in them.
+//! libFuzzer's entry; what is done with the bytes stands in the body.
 #![no_main]
 
-use carbyne::metric::name::{canonical, file_path, name_of_path};
-use carbyne::wire::line::{Lines, parse, parse_unterminated};
-use libfuzzer_sys::fuzz_target;
+#[path = "../bodies/line.rs"]
+mod body;
 
-fn check_name(name: &[u8]) {
-    let (mut scratch, mut path) = (Vec::new(), Vec::new());
-    let Ok(name) = canonical(name, &mut scratch) else { return };
-    let mut again = Vec::new();
-    assert_eq!(canonical(name, &mut again).as_deref(), Ok(name), "a canonical name is canonical");
-    for hash_tagged in [true, false] {
-        if file_path(name, hash_tagged, &mut path).is_err() {
-            continue;
-        }
-        assert!(!path.starts_with(b"/") && !path.contains(&0));
-        let mut parts = path.split(|byte| *byte == b'/');
-        assert!(parts.all(|part| !matches!(part, b"" | b"." | b"..")), "a path leads nowhere else");
-        if let Some(found) = name_of_path(&path) {
-            assert_eq!(found, name, "path and name lead to each other");
-        }
-    }
-}
-
-fuzz_target!(|data: &[u8]| {
-    let mut lines = Lines::new(data);
-    for line in lines.by_ref() {
-        if let Ok(raw) = line {
-            check_name(raw.name);
-        }
-    }
-    let _ = parse(data);
-    assert!(lines.consumed_bytes() <= data.len());
-    if let Ok(rest) = lines.rest() {
-        let _ = parse_unterminated(rest, data.len() % 2 == 0);
-    }
-    check_name(data);
-    let _ = name_of_path(data);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

@@ -1,13 +1,7 @@
-//! Any bytes as a frame of the pickle port; memory stays in proportion to the frame.
+//! libFuzzer's entry; what is done with the bytes stands in the body.
 #![no_main]
 
-use carbyne::wire::pickle::{PickleDecoder, arena_bytes_max};
-use libfuzzer_sys::fuzz_target;
+#[path = "../bodies/pickle.rs"]
+mod body;
 
-fuzz_target!(|data: &[u8]| {
-    let mut decoder = PickleDecoder::new();
-    if let Ok(points) = decoder.points(data) {
-        for _ in points {}
-    }
-    assert!(decoder.arena_bytes() <= arena_bytes_max(data.len()));
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));
