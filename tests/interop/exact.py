@@ -1,6 +1,6 @@
-"""The oracle of exactness: the file that the real whisper makes when it is given each point alone, at
-the second in which it arrived. A node's file must hold the same in every archive, whatever waiting,
-limits, crashes, restarts and clocks lay between.
+"""The oracle of exactness: the file that the real whisper makes when it is given each point alone,
+at the second in which it arrived. A node's file must hold the same in every archive, whatever
+waiting, limits, crashes, restarts and clocks lay between.
 
 Arrival must be certain: the clock stands still while points are sent, and moves on when the node
 is known to have them.
@@ -14,8 +14,9 @@ import wire
 from checks import wait_until
 from node import PREFIX
 
-# With the last of so many names readable, every shard has taken what was sent before them: that one
-# of three shards owns none of them has a chance of 1 in 10,000 by the names' hash, and never changes.
+# When the last points of all these are readable, every shard has taken what was sent before them.
+# That one of three shards owns none of so many names has a chance of 1 in 5,000, and the names'
+# hash is the same on every machine.
 MARKERS = [f"marker.m{number}" for number in range(24)]
 MARKER_SCHEMA = ("marker", r"^marker\.", "1s:1h")
 

@@ -1,5 +1,5 @@
-"""Exactness: when a point is written changes nothing. Every test ends in a comparison of whole files
-with those of the real whisper; see exact.py."""
+"""Exactness: when a point is written changes nothing. Every test ends in a comparison of whole
+files with those of the real whisper; see exact.py."""
 
 import random
 import re
@@ -60,8 +60,8 @@ class World:
         self.feed = Feed(self.node, self.clock, self.oracle)
 
     def end(self, how):
-        """`stop` leaves the points to the log; so does `kill`, when the log has them. `cut` does not
-        wait for that."""
+        """`stop` leaves the points to the log; so does `kill`, when the log has them. `cut` does
+        not wait for that."""
         if how == "stop":
             self.node.stop(number=signal.SIGTERM)
             return
@@ -409,9 +409,8 @@ def test_a_wrong_clock_at_the_start_costs_no_point(start, monkeypatch, tmp_path,
         f"the node does not say that its clock is wrong ({wrong}): {said}")
 
 
-# So many fit in a segment of 1 MiB, at the 6 bytes that one takes at least; and how many there may be
-# between the end of a segment that is no more needed and its going: the one that is being filled,
-# and the one that it followed.
+# So many fit in a segment of 1 MiB, at the 6 bytes that one takes at least. A segment that nobody
+# needs is there until a later one says so: two may be, with the one that is being filled.
 SEGMENT_POINTS = (1 << 20) // 6
 SEGMENTS_LEFT = 2
 
