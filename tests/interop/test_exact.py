@@ -1,6 +1,7 @@
 """Exactness: when a point is written changes nothing. Every test ends in a comparison of whole
 files with those of the real whisper; see exact.py."""
 
+import collections
 import random
 import re
 import signal
@@ -164,6 +165,48 @@ def test_points_may_wait_longer_than_the_finest_archive_reaches(
 
 
 @real
+def test_more_points_than_one_update_takes(start, monkeypatch, tmp_path):
+    """An update takes some 16,000 points of a metric. They are filled in without any order, and
+    many of a time come twice."""
+    world = World(start, monkeypatch, tmp_path, one_rule(["many.m"], "1s:10m,1m:1d", 0.2, "last"),
+                  whisper=FAR)
+    dice = random.Random(5)
+    for _ in range(34):
+        world.feed.send([("many.m", dice.randrange(1000), world.clock.now - dice.randrange(1800))
+                         for _ in range(500)])
+        world.clock.move(20)
+    world.again("stop")
+    world.check("17,000 points of one metric")
+
+
+@real
+def test_a_kill_between_a_write_and_the_note_of_it(start, monkeypatch, tmp_path):
+    """The first points of a slot are known to be written. Those that follow, one write, run so far
+    that they overwrite the first in the ring of the finest archive; then the node is killed, before
+    its log knows. Who writes them again finds the first ones no more, and has to leave the rollup
+    that was made of all."""
+    names, ahead = metrics("torn", 20), metrics("ahead", 20)
+    world = World(start, monkeypatch, tmp_path,
+                  one_rule(names + ahead, "1s:30s,10s:10m", 0.5, "sum"),
+                  whisper={"flush-interval": "3s"}, wal={"commit-interval": "1s"})
+    for _ in range(5):
+        world.feed.send([(name, 1, world.clock.now) for name in names + ahead])
+        world.clock.move(1)
+    world.feed.written(names + ahead)
+    # Five of ten slots are enough for a rollup: also the second five, without the first.
+    for _ in range(5):
+        world.feed.send([(name, 1, world.clock.now) for name in names + ahead])
+        world.clock.move(1)
+    world.feed.send([(name, 2, START + 30 + second) for name in ahead for second in range(5)])
+    for _ in range(60):
+        world.feed.send([(name, 1, world.clock.now) for name in names])
+        world.clock.move(1)
+    world.feed.written(names + ahead)
+    world.again("cut", 3 * MINUTE)
+    world.check("written, killed, started 3 minutes later", in_bytes=True)
+
+
+@real
 def test_a_limit_on_updates_changes_nothing(start, monkeypatch, tmp_path):
     """Some metrics are written in time, most are not."""
     names = metrics("limited", 80)
@@ -205,10 +248,11 @@ def test_in_one_slot_the_last_arrival_counts(start, monkeypatch, tmp_path, betwe
 def test_points_that_are_written_one_by_one(start, monkeypatch, tmp_path):
     """Nothing waits, ends or comes twice: what these tests compare is then the same at any time."""
     dice = random.Random(4)
-    rules = history_of(dice)
+    rules, sent = history_of(dice), collections.defaultdict(list)
     world = World(start, monkeypatch, tmp_path, rules, whisper={"flush-interval": "10ms"})
     for _ in range(40):
-        points = [arrivals(dice, name, rule, world.clock.now) for name, rule in rules.items()]
+        points = [arrivals(dice, name, rule, world.clock.now, sent)
+                  for name, rule in rules.items()]
         world.feed.send([dice.choice(of_metric) for of_metric in points if of_metric])
         world.feed.written(list(rules))
         world.clock.move(dice.choice(STEPS))
@@ -231,12 +275,14 @@ def history_of(dice):
             for rule in numbers for metric in range(2)}
 
 
-def arrivals(dice, name, rule, now):
-    """Some points of one metric as they may come: in time, late, again, ahead, filled in."""
+def arrivals(dice, name, rule, now, sent):
+    """Some points of one metric as they may come: in time, late, again, ahead, filled in. `sent`
+    remembers the times of each metric."""
     archives = archives_of(rule[0])
     step, points = archives[0]
     times = []
-    shape = dice.choice(["now", "now", "now", "late", "run", "again", "ahead", "edge", "old", ""])
+    shape = dice.choice(["now", "now", "now", "late", "run", "again", "ahead", "edge", "old", "once more",
+                         ""])
     if shape == "now":
         times = [now]
     elif shape == "late":
@@ -256,6 +302,11 @@ def arrivals(dice, name, rule, now):
     elif shape == "old":
         reach = dice.choice([step * points for step, points in archives])
         times = [now - dice.randrange(reach + reach // 4) for _ in range(4)]
+    elif shape == "once more":
+        # Whatever archive had it before, it may be another one's now.
+        times = dice.sample(sent[name], min(3, len(sent[name])))
+    times = [min(timestamp, now + 10 * MINUTE) for timestamp in times]
+    sent[name] += times
     # Halves: sums of them are the same in any Python.
     return [(name, dice.randrange(-40, 41) / 2, timestamp) for timestamp in times]
 
@@ -264,13 +315,13 @@ def arrivals(dice, name, rule, now):
 @real
 def test_random_histories(start, monkeypatch, tmp_path, seed):
     dice = random.Random(seed)
-    rules = history_of(dice)
+    rules, sent = history_of(dice), collections.defaultdict(list)
     world = World(start, monkeypatch, tmp_path, rules, shards=dice.randrange(1, 4), whisper=SOON)
     lives = []
     for life in range(4):
         for _ in range(12):
             world.feed.send([point for name, rule in rules.items() if dice.random() < 0.6
-                             for point in arrivals(dice, name, rule, world.clock.now)])
+                             for point in arrivals(dice, name, rule, world.clock.now, sent)])
             world.clock.move(dice.choice(STEPS))
         if life == 3:
             break
@@ -416,19 +467,24 @@ SEGMENTS_LEFT = 2
 
 
 @real
-def test_a_file_that_cannot_be_written_holds_no_points_but_its_own(start):
-    """Four segments of points go by after one point whose file cannot be written, and then the node
-    is killed."""
-    node = start.make(schemas=schemas("1s:1h"), common={"shards": 1}, whisper=SOON,
+def test_a_file_that_cannot_be_written_holds_no_points_but_its_own(start, tmp_path):
+    """Four segments of points go by after the first point of a metric whose file cannot be written,
+    and then the node is killed. Its own points are all there, in the order in which they came,
+    wherever the log has them now."""
+    node = start.make(schemas=schemas("1s:1h,1m:1d"), common={"shards": 1}, whisper=SOON,
                       wal={"max-size": "32MiB", "segment-size": "1MiB",
                            "checkpoint-interval": "100ms", "sync-mode": "process"})
-    node.allowed_errors, node.status_at_stop = ".", 75
+    node.allowed_errors = "."
     node.path("pinned.m").mkdir(parents=True)
     node.start()
     now, names = int(time.time()), metrics("passing", 600)
-    node.send([("pinned.m", 1, now)])
-    wait_until(lambda: node.cached("pinned.m"), "not received")
+    oracle = Oracle(tmp_path)
+    oracle.add("pinned.m", "1s:1h,1m:1d")
     for turn in range(12):
+        points = [("pinned.m", turn, now - 100), ("pinned.m", turn, now - 90 + turn % 5)]
+        node.send(points)
+        oracle.arrive(points, now)
+        wait_until(lambda: node.cached("pinned.m").get(now - 100) == turn, "not received")
         node.send([(name, turn, now - age) for age in range(100) for name in names])
         wait_until(lambda: node.points(names[-1]).get(now - 99) == turn, "not received")
     wait_until(lambda: not any(node.cached_of(names).values()), "not written")
@@ -437,6 +493,8 @@ def test_a_file_that_cannot_be_written_holds_no_points_but_its_own(start):
     assert node.stat("wal.received_points") > (SEGMENTS_LEFT + 1) * SEGMENT_POINTS
     node.kill()
     node.start()
-    assert node.cached("pinned.m") == {now: 1}, "lost by its file"
     points = replayed_points(node)
+    node.path("pinned.m").rmdir()
+    node.stop()
+    oracle.check(node, "the points whose file could not be written")
     assert points <= SEGMENTS_LEFT * SEGMENT_POINTS, f"{points} points replayed for the sake of one"
