@@ -358,7 +358,12 @@ fn rolled_file(directory: &Path, metric: usize) -> Option<rolled::Archives> {
 
 /// Finds out what is left of the points that are rolled up, and compares the files of which nothing
 /// waits.
-fn settle_rolled(rolled: &mut Rolled, node: &NodeProcess, death: &Death) -> Result<(), String> {
+fn settle_rolled(
+    rolled: &mut Rolled,
+    node: &NodeProcess,
+    crash: Instant,
+    window: Duration,
+) -> Result<(), String> {
     let names: Vec<String> = (0..rolled::METRICS).map(rolled::name_of).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // The cache first, as in `in_node`.
@@ -371,7 +376,7 @@ fn settle_rolled(rolled: &mut Rolled, node: &NodeProcess, death: &Death) -> Resu
         finest.chain(cached.iter().copied()).collect()
     });
     let found: Vec<Points> = found.collect();
-    rolled.settle(&found, death.at, death.window)?;
+    rolled.settle(&found, crash, window)?;
     for (metric, file) in files.into_iter().enumerate() {
         if cached[metric].is_empty() {
             rolled.compare(metric, file)?;
@@ -485,6 +490,20 @@ fn live(node: &mut NodeProcess, plan: &Plan, sender: Sender, allowance: Duration
     }
 }
 
+/// Kills the next starts that a plan says; how many of them while they replayed.
+fn kill_early(node: &mut NodeProcess, plan: &Plan, next: &Plan) -> usize {
+    let is_in_replay = |&&early: &&Duration| {
+        let log_bytes = node.log().len();
+        node.launch(&next.options(), &next.wal);
+        std::thread::sleep(early);
+        node.kill();
+        let log = node.log();
+        let said = &log[log_bytes..];
+        said.contains("replaying") && !said.contains("ready")
+    };
+    plan.early_kills.iter().filter(is_in_replay).count()
+}
+
 fn now_s() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u32::try_from(since.expect("after 1970").as_secs()).expect("before 2106")
@@ -508,25 +527,17 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
     let mut seen = Seen::default();
     for life in 1..=lives {
         let sender = Sender::new(&node, &plan, base_s, used, chance.below(LIFE));
-        let mut death = live(&mut node, &plan, sender, allowance);
-        used = std::mem::take(&mut death.record.used);
-        ledger.add(std::mem::take(&mut death.record.sent));
-        rolled.add(std::mem::take(&mut death.record.rolled));
+        let Death { at, window, record } = live(&mut node, &plan, sender, allowance);
+        used = record.used;
+        ledger.add(record.sent);
+        rolled.add(record.rolled);
         seen.look(&node);
         let files = in_files(&node.directory);
         let next = Plan::new(life + 1, &mut chance);
-        for &early in &plan.early_kills {
-            let log_bytes = node.log().len();
-            node.launch(&next.options(), &next.wal);
-            std::thread::sleep(early);
-            node.kill();
-            let log = node.log();
-            let said = &log[log_bytes..];
-            seen.early_kills += usize::from(said.contains("replaying") && !said.contains("ready"));
-        }
+        seen.early_kills += kill_early(&mut node, &plan, &next);
         node.restart(&next.options(), &next.wal);
-        let settled = settle_rolled(&mut rolled, &node, &death)
-            .and_then(|()| ledger.settle(in_node(&node), &files, death.at, death.window));
+        let settled = settle_rolled(&mut rolled, &node, at, window)
+            .and_then(|()| ledger.settle(in_node(&node), &files, at, window));
         let loss = settled.unwrap_or_else(|error| {
             panic!("{error}\nafter {plan:?}\nthen {next:?}\nrepeat with {repeat}\n{}", node.log())
         });
@@ -539,7 +550,7 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
         seen.lost += loss.lost;
         seen.late += usize::from(loss.age_max > INTERVAL);
         seen.age_max = seen.age_max.max(loss.age_max);
-        seen.window_max = seen.window_max.max(death.window);
+        seen.window_max = seen.window_max.max(window);
         plan = next;
     }
 
@@ -551,10 +562,9 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
     let settled = ledger.settle(files.clone(), &files, Instant::now(), Duration::ZERO);
     settled.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(ledger.count(), wanted);
-    for metric in 0..rolled::METRICS {
-        let compared = rolled.compare(metric, rolled_file(&node.directory, metric));
-        compared.unwrap_or_else(|error| panic!("at the end: {error}\n{repeat}"));
-    }
+    let same = (0..rolled::METRICS)
+        .try_for_each(|metric| rolled.compare(metric, rolled_file(&node.directory, metric)));
+    same.unwrap_or_else(|error| panic!("at the end: {error}\n{repeat}"));
     (seen.compared, seen.uncertain) = (rolled.compared, rolled.uncertain_count());
     assert!(!log.contains("do not add up"), "{log}");
     writeln!(out, "{wanted} points, {seen:?}").expect("write to standard output");
