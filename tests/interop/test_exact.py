@@ -281,8 +281,8 @@ def arrivals(dice, name, rule, now, sent):
     archives = archives_of(rule[0])
     step, points = archives[0]
     times = []
-    shape = dice.choice(["now", "now", "now", "late", "run", "again", "ahead", "edge", "old", "once more",
-                         ""])
+    shape = dice.choice(["now", "now", "now", "late", "run", "again", "ahead", "edge", "old",
+                         "once more", ""])
     if shape == "now":
         times = [now]
     elif shape == "late":
