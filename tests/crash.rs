@@ -1,6 +1,7 @@
 //! `kill -9` again and again on one data directory that lives on: after each, every point that was
 //! readable for longer than the commit interval is there with its value, nothing else is, and what
-//! is lost came last.
+//! is lost came last. Beside them come points that outlive their finest archive: whatever was
+//! rolled up of them stays as it was.
 //!
 //! `cargo test` does 16 lives, `tests/run` 52. `CRASH_LIVES=1000 CRASH_SEED=7 cargo test --test
 //! crash` does more, and repeats the choices of a run; `CRASH_ALLOWANCE_MS` is what busy processors
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use carbyne::shard::route::owner;
 use carbyne::wal::{FileName, Kind, SegmentId};
+use support::rolled::{self, Rolled};
 use support::seeds::Chance;
 use support::sent::{Ledger, Points, Sent};
-use support::{NodeOptions, NodeProcess, WAL, stored};
+use support::{NodeOptions, NodeProcess, WAL, stored, stored_archives};
 
 const METRICS: usize = 100;
 
@@ -74,6 +76,7 @@ struct Plan {
     shards: u16,
     whisper: String,
     cache: &'static str,
+    schemas: String,
     wal: String,
     end: End,
     /// As much as the node takes, until segments have filled up and one was given up.
@@ -106,6 +109,7 @@ impl Plan {
             whisper: format!("max-updates-per-second = {updates}\nsparse-create = true"),
             // With both limits a start would take a minute to write what the log holds.
             cache: if chance.below(4) == 0 && updates != "20" { "max-size = 20000" } else { "" },
+            schemas: [rolled::SCHEMA, SCHEMAS].concat(),
             wal: format!(
                 "{WAL}\nsync-mode = \"{mode}\"\ncommit-interval = \"{interval}\"\n\
                  checkpoint-interval = \"100ms\""
@@ -122,7 +126,7 @@ impl Plan {
             shards: self.shards.into(),
             whisper: &self.whisper,
             cache: self.cache,
-            schemas: SCHEMAS,
+            schemas: &self.schemas,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Plan {
 /// What the sender knows when its node is gone.
 struct Record {
     sent: Vec<Sent>,
+    rolled: Vec<rolled::Sent>,
     /// Times of each metric that were used.
     used: Vec<usize>,
 }
@@ -148,6 +153,8 @@ struct Sender {
     markers: Vec<String>,
     used: Vec<usize>,
     batches: Vec<Vec<Sent>>,
+    /// Points of the same batches that are to be rolled up.
+    rolled: Vec<Vec<rolled::Sent>>,
     /// By shard: when each batch was seen, as far as it was.
     seen: Vec<Vec<Instant>>,
 }
@@ -171,6 +178,7 @@ impl Sender {
             markers: (0..shards).filter_map(marker).collect(),
             used,
             batches: Vec::new(),
+            rolled: Vec::new(),
             seen: vec![Vec::new(); shards.into()],
         }
     }
@@ -196,12 +204,31 @@ impl Sender {
             let shard = owner(name.as_bytes(), self.shards).index();
             batch.push(Sent { place: (metric, time_s), value, shard, seen: None });
         }
+        let rolled = self.add_rolled(&mut text);
+        self.rolled.push(rolled);
         let number = self.batches.len();
         for marker in &self.markers {
             writeln!(text, "{marker} {number} {}", self.marker_time_s()).expect("into memory");
         }
         self.batches.push(batch);
         self.line.write_all(&text).is_ok()
+    }
+
+    /// Adds points of this second and a few before it to a batch.
+    fn add_rolled(&mut self, text: &mut Vec<u8>) -> Vec<rolled::Sent> {
+        let (mut batch, now_s) = (Vec::new(), now_s());
+        for metric in 0..rolled::METRICS {
+            if self.chance.permille(500) {
+                continue;
+            }
+            let late_s = self.chance.below(rolled::LATE_S_MAX + 1);
+            let time_s = now_s - u32::try_from(late_s).expect("few seconds");
+            let value = (self.life * LIFE + self.batches.len() * BATCH_MAX + metric) as f64;
+            writeln!(text, "{} {value} {time_s}", rolled::name_of(metric)).expect("into memory");
+            let at = Instant::now();
+            batch.push(rolled::Sent { metric, time_s, value, at, seen: None });
+        }
+        batch
     }
 
     /// Looks which batches the shards have; false when the node is gone.
@@ -233,7 +260,16 @@ impl Sender {
                 sent.push(point);
             }
         }
-        Record { sent, used: self.used }
+        let mut rolled = Vec::new();
+        for (number, batch) in self.rolled.into_iter().enumerate() {
+            for mut point in batch {
+                let name = rolled::name_of(point.metric);
+                let shard = owner(name.as_bytes(), self.shards).index();
+                point.seen = self.seen[shard].get(number).copied();
+                rolled.push(point);
+            }
+        }
+        Record { sent, rolled, used: self.used }
     }
 
     /// Sends until the node is gone, or it is told to be idle; then until all is seen.
@@ -314,6 +350,41 @@ fn in_node(node: &NodeProcess) -> Vec<Points> {
     found
 }
 
+/// The archives of a file of points that are rolled up.
+fn rolled_file(directory: &Path, metric: usize) -> Option<rolled::Archives> {
+    let archives = stored_archives(directory, &rolled::name_of(metric))?;
+    Some(archives.into_iter().map(|slots| slots.into_iter().collect()).collect())
+}
+
+/// Finds out what is left of the points that are rolled up, and compares the files of which nothing
+/// waits.
+fn settle_rolled(
+    rolled: &mut Rolled,
+    node: &NodeProcess,
+    crash: Instant,
+    window: Duration,
+) -> Result<(), String> {
+    let names: Vec<String> = (0..rolled::METRICS).map(rolled::name_of).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // The cache first, as in `in_node`.
+    let cached = node.client().query_all(&names);
+    let files: Vec<_> =
+        (0..rolled::METRICS).map(|metric| rolled_file(&node.directory, metric)).collect();
+    let found = cached.iter().zip(&files).map(|(cached, file)| {
+        let finest = file.iter().flat_map(|archives| &archives[0]);
+        let finest = finest.map(|(&time_s, &value)| (time_s, value));
+        finest.chain(cached.iter().copied()).collect()
+    });
+    let found: Vec<Points> = found.collect();
+    rolled.settle(&found, crash, window)?;
+    for (metric, file) in files.into_iter().enumerate() {
+        if cached[metric].is_empty() {
+            rolled.compare(metric, file)?;
+        }
+    }
+    Ok(())
+}
+
 /// The segments of points in a log directory.
 fn segments(wal: &Path) -> Vec<SegmentId> {
     let names = std::fs::read_dir(wal).expect("a log directory");
@@ -356,6 +427,9 @@ struct Seen {
     sent: usize,
     lost: usize,
     late: usize,
+    /// Files with rolled up points that were compared, and metrics of which that is not possible.
+    compared: usize,
+    uncertain: usize,
     age_max: Duration,
     window_max: Duration,
 }
@@ -416,6 +490,20 @@ fn live(node: &mut NodeProcess, plan: &Plan, sender: Sender, allowance: Duration
     }
 }
 
+/// Kills the next starts that a plan says; how many of them while they replayed.
+fn kill_early(node: &mut NodeProcess, plan: &Plan, next: &Plan) -> usize {
+    let is_in_replay = |&&early: &&Duration| {
+        let log_bytes = node.log().len();
+        node.launch(&next.options(), &next.wal);
+        std::thread::sleep(early);
+        node.kill();
+        let log = node.log();
+        let said = &log[log_bytes..];
+        said.contains("replaying") && !said.contains("ready")
+    };
+    plan.early_kills.iter().filter(is_in_replay).count()
+}
+
 fn now_s() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u32::try_from(since.expect("after 1970").as_secs()).expect("before 2106")
@@ -434,28 +522,22 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
     let mut chance = Chance::new(seed);
     let mut plan = Plan::new(1, &mut chance);
     let mut node = NodeProcess::start_with("crash", &plan.options(), &plan.wal);
-    let mut ledger = Ledger::new(METRICS);
+    let (mut ledger, mut rolled) = (Ledger::new(METRICS), Rolled::new());
     let mut used = vec![0; METRICS];
     let mut seen = Seen::default();
     for life in 1..=lives {
         let sender = Sender::new(&node, &plan, base_s, used, chance.below(LIFE));
-        let death = live(&mut node, &plan, sender, allowance);
-        used = death.record.used;
-        ledger.add(death.record.sent);
+        let Death { at, window, record } = live(&mut node, &plan, sender, allowance);
+        used = record.used;
+        ledger.add(record.sent);
+        rolled.add(record.rolled);
         seen.look(&node);
         let files = in_files(&node.directory);
         let next = Plan::new(life + 1, &mut chance);
-        for &early in &plan.early_kills {
-            let log_bytes = node.log().len();
-            node.launch(&next.options(), &next.wal);
-            std::thread::sleep(early);
-            node.kill();
-            let log = node.log();
-            let said = &log[log_bytes..];
-            seen.early_kills += usize::from(said.contains("replaying") && !said.contains("ready"));
-        }
+        seen.early_kills += kill_early(&mut node, &plan, &next);
         node.restart(&next.options(), &next.wal);
-        let settled = ledger.settle(in_node(&node), &files, death.at, death.window);
+        let settled = settle_rolled(&mut rolled, &node, at, window)
+            .and_then(|()| ledger.settle(in_node(&node), &files, at, window));
         let loss = settled.unwrap_or_else(|error| {
             panic!("{error}\nafter {plan:?}\nthen {next:?}\nrepeat with {repeat}\n{}", node.log())
         });
@@ -468,7 +550,7 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
         seen.lost += loss.lost;
         seen.late += usize::from(loss.age_max > INTERVAL);
         seen.age_max = seen.age_max.max(loss.age_max);
-        seen.window_max = seen.window_max.max(death.window);
+        seen.window_max = seen.window_max.max(window);
         plan = next;
     }
 
@@ -480,6 +562,10 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
     let settled = ledger.settle(files.clone(), &files, Instant::now(), Duration::ZERO);
     settled.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(ledger.count(), wanted);
+    let same = (0..rolled::METRICS)
+        .try_for_each(|metric| rolled.compare(metric, rolled_file(&node.directory, metric)));
+    same.unwrap_or_else(|error| panic!("at the end: {error}\n{repeat}"));
+    (seen.compared, seen.uncertain) = (rolled.compared, rolled.uncertain_count());
     assert!(!log.contains("do not add up"), "{log}");
     writeln!(out, "{wanted} points, {seen:?}").expect("write to standard output");
     let is_thorough = seen.rotations > 0
@@ -487,6 +573,8 @@ fn crashes_on_one_directory_cost_no_more_than_their_windows() {
         && seen.logs_max > 4
         && seen.early_kills > 0
         && seen.idle_kills > 0
-        && seen.stop_kills > 0;
+        && seen.stop_kills > 0
+        && seen.compared > 0
+        && seen.uncertain < rolled::METRICS;
     assert!(is_thorough || lives < 50, "too little was tried: {seen:?} {repeat}");
 }

@@ -235,7 +235,7 @@ class Node:
     def on_disk(self, name):
         try:
             return read_file(self.path(name))
-        except (FileNotFoundError, NotADirectoryError, struct.error):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, struct.error):
             return {}
 
     def points(self, name):

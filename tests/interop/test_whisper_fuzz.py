@@ -4,7 +4,6 @@
 set by libfaketime, so that whisper can be told the same time.
 """
 
-import glob
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ import whisper
 
 import sequences
 from checks import check, wait_for_points
+from clock import Clock
 from test_whisper_files import FAR_FLUSH, assert_same_file, batch_of
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -57,27 +57,6 @@ def test_a_spoiled_sequence_is_found(tmp_path):
 LAYOUTS = [[(1, 300)], [(1, 240), (10, 120)], [(2, 300), (20, 60), (60, 120)],
            [(5, 60), (30, 30), (300, 40), (600, 60)], [(60, 10), (120, 60)],
            [(1, 6), (6, 5), (30, 4)]]
-
-
-class Clock:
-    """The wall clock of nodes started from here on: it stands still where it is set. Waiting is done
-    by another clock, which goes on."""
-
-    def __init__(self, monkeypatch, home):
-        found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-        assert found, "needs libfaketime: apt-get update && apt-get install -y libfaketime"
-        self.path, self.now = home / "clock", None
-        for name, value in {
-                "LD_PRELOAD": found[0], "FAKETIME_TIMESTAMP_FILE": str(self.path),
-                "FAKETIME_FMT": "%s", "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1"}.items():
-            monkeypatch.setenv(name, value)
-
-    def set(self, now):
-        written = self.path.with_suffix(".new")
-        written.write_text(f"{now}\n")
-        written.rename(self.path)
-        self.now = now
 
 
 def some_points(dice, name, archives, now):

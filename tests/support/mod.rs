@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub(crate) mod log_dir;
+pub(crate) mod rolled;
 pub(crate) mod seeds;
 pub(crate) mod sent;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use carbyne::whisper::{HEADER_BYTES_MAX, Header};
+use carbyne::whisper::{Archive, HEADER_BYTES_MAX, Header};
 
 /// A running node in a directory of its own, removed at the end.
 pub(crate) struct NodeProcess {
@@ -310,11 +311,19 @@ fn whole(timestamp: f64) -> u32 {
 
 /// The points in the finest archive of a metric's file, in no order; none without a file.
 pub(crate) fn stored(directory: &Path, name: &str) -> Vec<(u32, f64)> {
+    stored_archives(directory, name).map_or_else(Vec::new, |mut archives| archives.swap_remove(0))
+}
+
+/// The same of each archive; `None` without a file.
+pub(crate) fn stored_archives(directory: &Path, name: &str) -> Option<Vec<Vec<(u32, f64)>>> {
     let path = directory.join("whisper").join(name.replace('.', "/") + ".wsp");
-    let Ok(bytes) = std::fs::read(path) else { return Vec::new() };
+    let bytes = std::fs::read(path).ok()?;
     let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
     let header = Header::parse(head, bytes.len() as u64).expect("a Whisper file");
-    let archive = header.archives()[0];
+    Some(header.archives().iter().map(|archive| used_slots(&bytes, archive)).collect())
+}
+
+fn used_slots(bytes: &[u8], archive: &Archive) -> Vec<(u32, f64)> {
     bytes[archive.offset as usize..][..archive.slot_count as usize * 12]
         .chunks_exact(12)
         .map(|slot| {
