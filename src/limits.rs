@@ -2,6 +2,8 @@
 //!
 //! A bound that an operator may change has its default here and its key in `config`.
 
+use std::time::Duration;
+
 /// Longest accepted metric name in bytes, as received and in canonical form.
 ///
 /// A longer name is refused and counted. 4,000 keeps `name + ".wsp"` under the kernel's 4,096-byte
@@ -47,6 +49,65 @@ pub const READ_BYTES: usize = 128 << 10;
 
 /// Longest carbonlink request in bytes; go-carbon's limit. A longer one closes its connection.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are read of a carbonlink request before its length is known: the longest request for
+/// one metric, a name and some 100 bytes. So much a connection may hold beside the share of the
+/// memory that unfinished requests have: when that is used up, questions for one metric still come
+/// through, and longer requests are given up and counted.
+pub const REQUEST_BEGINNING_BYTES: usize = NAME_BYTES_MAX + 608;
+
+/// A longer carbonlink request is read beyond its beginning, and taken apart, when no other one on
+/// its core is: the next waits. 16 KiB are some 500 names.
+pub const REQUEST_SMALL_BYTES: usize = 16 << 10;
+
+/// Names whose points are looked for at once: other tasks of the core have their turn after each
+/// such slice of some 100 us. They have at most as many owners.
+pub const QUESTION_NAMES_MAX: usize = 128;
+const _: () = assert!(QUESTION_NAMES_MAX <= QUESTIONS_MAX, "one slice's questions may be open");
+
+/// Points that one core sends another in one answer, in bytes, unless it has been granted more; an
+/// answer that is full ends before the next metric, for which is asked again. The answers to one
+/// slice's questions share it.
+pub const ANSWER_PAGE_BYTES: usize = 128 << 10;
+
+/// Points in an answer to a carbonlink question, in bytes of 12 a point, that may be looked for
+/// without knowing how many there are: 682 points, eleven hours of a metric at a point a minute.
+/// Larger answers are found out to be so, and wait for their share of the memory.
+pub const SMALL_ANSWER_BYTES: usize = 8 << 10;
+
+/// A carbonlink reply is written in pieces of so many bytes: some 30 us of encoding, and few calls.
+/// A reply to a client that reads slowly holds one such piece beside its points.
+pub const REPLY_PIECE_BYTES: usize = 64 << 10;
+
+/// Memory for a small answer while it is looked for: its points, and its reply, which has twice as
+/// many bytes. While it is written only the reply is held.
+pub const SMALL_REPLY_BYTES: usize = 4 * SMALL_ANSWER_BYTES;
+const _: () = assert!(SMALL_REPLY_BYTES > 2 * NAME_BYTES_MAX + 1_024, "an error names its cause");
+
+/// The points of a bulk answer are kept in chunks of so many bytes, which are freed one by one as
+/// the reply is written. So large a piece goes back to the system, see [`crate::sys::heap`].
+pub const ANSWER_CHUNK_BYTES: usize = 256 << 10;
+
+/// An answer waits so long for others that hold its share of the memory; then the question is
+/// refused with an error that says so, and counted.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A client that takes nothing of its answer for so long is gone: its connection is closed.
+pub const REPLY_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// The same when other answers wait for the memory that this one holds, or the node stops. A client
+/// that works takes something all the time.
+pub const REPLY_STALL_CONTENDED: Duration = Duration::from_secs(1);
+
+/// A client that has not taken the whole of its answer after so long is closed too, however it
+/// takes it: 64 MiB, at 256 KiB a second, have come by then.
+pub const REPLY_TIME_MAX: Duration = Duration::from_secs(256);
+
+/// A large request is waited for so long in all, and so long without a byte, while others wait for
+/// their turn. Then the next one has its turn.
+pub const REQUEST_TURN_MAX: Duration = Duration::from_secs(2);
+/// See [`REQUEST_TURN_MAX`].
+pub const REQUEST_TURN_STALL: Duration = Duration::from_millis(250);
 
 /// Longest carbonlink reply that `carbyne query` takes in bytes: 2.7 million points, a month of one
 /// metric at a point a second. A longer one is refused; decoding takes three times as much again.

@@ -74,6 +74,9 @@ reasons! {
     BadTimestamp = "bad_timestamp",
     /// A line beyond the limit; its connection is closed.
     LineTooLong = "line_too_long",
+    /// An unfinished line, given up because such lines had used up their share of the memory; its
+    /// connection is closed.
+    LineNoMemory = "line_no_memory",
     /// An unfinished last line of a connection.
     LineUnfinished = "line_unfinished",
     /// The last line of a datagram, without LF, that may have been cut short.
@@ -83,6 +86,9 @@ reasons! {
     /// A pickled message that cannot be decoded, is too long, or was cut off; counted as one. After
     /// a too long one the connection is closed.
     PickleMessage = "pickle_message",
+    /// An unfinished pickled message, given up because such messages had used up their share of the
+    /// memory; counted as one, and its connection is closed.
+    PickleNoMemory = "pickle_no_memory",
     /// A name without content.
     NameEmpty = "name_empty",
     /// A name longer than the limit.
@@ -187,6 +193,15 @@ counters! {
     bulk_query_metrics,
     /// Carbonlink requests that could not be understood.
     bad_requests,
+    /// Unfinished carbonlink requests, given up because such requests had used up their share of
+    /// the memory; their connections are closed.
+    requests_given_up,
+    /// Carbonlink questions refused because their answer is larger than its share of the memory.
+    answers_too_large,
+    /// Carbonlink questions refused because other answers held their share of the memory for long.
+    answers_put_off,
+    /// Carbonlink connections closed because the client did not take its answer.
+    slow_readers,
     /// Connections closed because a message took too long or nothing came for too long.
     timeouts,
     /// Datagrams the kernel dropped because the socket's buffer was full.
@@ -268,6 +283,8 @@ pub struct Gauges {
     pub metrics: u64,
     /// Bytes of the memory budget in use.
     pub bytes: u64,
+    /// Of them, bytes of unfinished messages and unread answers.
+    pub connection_bytes: u64,
     /// The memory budget in bytes.
     pub budget_bytes: u64,
     /// Limit on waiting points; 0 is none.
@@ -289,6 +306,7 @@ impl Gauges {
         self.writing += other.writing;
         self.metrics += other.metrics;
         self.bytes += other.bytes;
+        self.connection_bytes += other.connection_bytes;
         self.budget_bytes += other.budget_bytes;
         self.points_max += other.points_max;
         self.quarantined += other.quarantined;
@@ -439,6 +457,10 @@ fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("accounting.stalls"), value(total.stalls));
     emit(format_args!("accounting.timeouts"), value(total.timeouts));
     emit(format_args!("accounting.bad_requests"), value(total.bad_requests));
+    emit(format_args!("accounting.requests_given_up"), value(total.requests_given_up));
+    emit(format_args!("accounting.answers_too_large"), value(total.answers_too_large));
+    emit(format_args!("accounting.answers_put_off"), value(total.answers_put_off));
+    emit(format_args!("accounting.slow_readers"), value(total.slow_readers));
     emit(format_args!("accounting.damaged_files"), value(total.damaged_files));
     emit(format_args!("accounting.write_errors"), value(total.write_errors));
     emit(format_args!("accounting.cold_batches"), value(total.cold_batches));
@@ -446,6 +468,7 @@ fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("accounting.patterns_given_up"), value(total.patterns_given_up));
     emit(format_args!("accounting.quarantined_metrics"), value(gauges.quarantined));
     emit(format_args!("accounting.memory_bytes"), value(gauges.bytes));
+    emit(format_args!("accounting.connection_bytes"), value(gauges.connection_bytes));
     emit(format_args!("accounting.memory_budget_bytes"), value(gauges.budget_bytes));
     emit(format_args!("dropped.kernel_datagrams"), value(total.kernel_drops));
     for &reason in DropReason::ALL {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use carbyne::metric::point::Point;
 use carbyne::wire::carbonlink::{
-    BulkReply, Request, RequestError, datapoints_reply, error_reply, set_reply, unknown_type_reply,
-    value_reply,
+    POINT_BYTES_MAX, Reply, ReplySize, Request, RequestError, error_reply, set_reply,
+    unknown_type_reply, value_reply,
 };
-use carbyne::wire::carbonlink_reply::{Reply, ReplyError, cache_query};
+use carbyne::wire::carbonlink_reply::{self, ReplyError, cache_query};
 use carbyne::wire::pickle::{HEADER_BYTES, PickleDecoder, arena_bytes_max, frame_bytes};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -70,27 +70,69 @@ fn bodies(mut stream: &[u8]) -> Vec<&[u8]> {
     bodies
 }
 
+/// Takes what is written of a reply whenever that is more than `piece_bytes`.
+fn take(reply: &mut Reply, out: &mut Vec<u8>, piece_bytes: usize) {
+    if reply.written().len() > piece_bytes {
+        out.extend_from_slice(reply.written());
+        reply.taken();
+    }
+}
+
+fn write_points(reply: &mut Reply, points: &[Point], out: &mut Vec<u8>, piece_bytes: usize) {
+    for &point in points {
+        let before = reply.written().len();
+        reply.point(point);
+        assert!(reply.written().len() - before <= POINT_BYTES_MAX);
+        take(reply, out, piece_bytes);
+    }
+}
+
+/// The answer to a cache query, taken in pieces.
+fn datapoints_reply(points: &[Point], piece_bytes: usize) -> Vec<u8> {
+    let count = u32::try_from(points.len()).unwrap();
+    let mut reply = Reply::begin(ReplySize::datapoints(count)).unwrap();
+    let mut out = Vec::new();
+    reply.datapoints(count);
+    write_points(&mut reply, points, &mut out, piece_bytes);
+    reply.end();
+    take(&mut reply, &mut out, 0);
+    out
+}
+
+/// The answer to a bulk query, taken in pieces.
+fn bulk_reply(metrics: &[(String, Vec<Point>)], piece_bytes: usize) -> Vec<u8> {
+    let count = |points: &[Point]| u32::try_from(points.len()).unwrap();
+    let mut size = ReplySize::bulk();
+    for (name, points) in metrics {
+        size.list(name.len(), count(points));
+    }
+    let mut reply = Reply::begin(size).unwrap();
+    let mut out = Vec::new();
+    for (name, points) in metrics {
+        reply.metric(name, count(points));
+        write_points(&mut reply, points, &mut out, piece_bytes);
+    }
+    reply.end();
+    take(&mut reply, &mut out, 0);
+    out
+}
+
 /// Answers as a node would that knows aggregation methods only.
-fn answer(request: &Request<'_>, out: &mut Vec<u8>) {
+fn answer(request: &Request<'_>) -> Vec<u8> {
     let cache = cache();
     let lookup = |name: &str| cache.get(name).map_or(&[][..], Vec::as_slice);
     match request {
-        Request::CacheQuery { metric } => datapoints_reply(out, lookup(metric)).unwrap(),
+        Request::CacheQuery { metric } => datapoints_reply(lookup(metric), usize::MAX),
         Request::CacheQueryBulk { metrics } => {
-            let mut reply = BulkReply::begin(out, metrics.clone().count());
-            for metric in metrics.clone() {
-                reply.metric(metric, lookup(metric));
-            }
-            reply.end().unwrap();
+            let points = |metric: &str| (metric.to_owned(), lookup(metric).to_vec());
+            bulk_reply(&metrics.clone().map(points).collect::<Vec<_>>(), usize::MAX)
         }
-        Request::GetMetadata { metric: "cl.one", key: "aggregationMethod" } => {
-            value_reply(out, "max");
-        }
+        Request::GetMetadata { metric: "cl.one", key: "aggregationMethod" } => value_reply("max"),
         Request::SetMetadata { metric: "cl.one", key: "aggregationMethod", value: "min" } => {
-            set_reply(out, "max", "min");
+            set_reply("max", "min")
         }
-        Request::GetMetadata { .. } | Request::SetMetadata { .. } => error_reply(out, "refused"),
-        Request::Unknown { kind } => unknown_type_reply(out, kind),
+        Request::GetMetadata { .. } | Request::SetMetadata { .. } => error_reply("refused"),
+        Request::Unknown { kind } => unknown_type_reply(kind),
     }
 }
 
@@ -100,7 +142,7 @@ fn serve(stream: &[u8]) -> (Vec<u8>, Option<RequestError>) {
     let mut out = Vec::new();
     for body in bodies(stream) {
         match Request::parse(&mut decoder, body) {
-            Ok(request) => answer(&request, &mut out),
+            Ok(request) => out.extend(answer(&request)),
             Err(error) => return (out, Some(error)),
         }
     }
@@ -175,29 +217,28 @@ fn reply_in_order_of_arrival() {
     let [data, _] = captured();
     let vectors = data["vectors"].as_array().unwrap();
     let points = [point(1_700_000_000, 1.0), point(1_700_000_060, 2.0), point(1_699_999_940, 3.0)];
-    let mut out = Vec::new();
-    datapoints_reply(&mut out, &points).unwrap();
+    let out = datapoints_reply(&points, 0);
     let query = vectors.iter().find(|vector| vector["id"] == "query-three").unwrap();
     assert_eq!(hex(&out), query["response_hex"]);
 
-    out.clear();
-    let mut reply = BulkReply::begin(&mut out, 3);
-    reply.metric("cl.one", &[point(1_700_000_000, 1.5)]);
-    reply.metric("cl.nope", &[]);
-    reply.metric("cl.three", &points);
-    reply.end().unwrap();
+    let metrics = [
+        ("cl.one".to_owned(), vec![point(1_700_000_000, 1.5)]),
+        ("cl.nope".to_owned(), Vec::new()),
+        ("cl.three".to_owned(), points.to_vec()),
+    ];
+    let out = bulk_reply(&metrics, 0);
     let bulk = vectors.iter().find(|vector| vector["id"] == "bulk").unwrap();
     assert_eq!(hex(&out), bulk["response_hex"]);
 }
 
 /// What the asking side reads out of a reply, as Python prints it; timestamps are all integers.
 fn told(body: &[u8]) -> String {
-    match Reply::parse(&mut PickleDecoder::new(), body) {
-        Ok(Reply::Datapoints(points)) => {
+    match carbonlink_reply::Reply::parse(&mut PickleDecoder::new(), body) {
+        Ok(carbonlink_reply::Reply::Datapoints(points)) => {
             let points = points.map(|point| format!("({}, {:?})", point.timestamp, point.value));
             format!("[{}]", points.collect::<Vec<_>>().join(", "))
         }
-        Ok(Reply::Error(text)) => format!("error: {text}"),
+        Ok(carbonlink_reply::Reply::Error(text)) => format!("error: {text}"),
         Err(ReplyError::Pickle(error)) => format!("{:?}", error.fault),
         Err(error) => format!("{error:?}"),
     }
@@ -298,32 +339,26 @@ fn replies_are_cpythons_byte_for_byte() {
     let data = load(include_str!("data/carbonlink-encoded.json"));
     let count_of = |want: &Value| u32::try_from(want["count"].as_u64().unwrap()).unwrap();
     for want in data["datapoints"].as_array().unwrap() {
-        let mut out = b"before".to_vec();
-        datapoints_reply(&mut out, &points(count_of(want))).unwrap();
-        check_digest(&out["before".len()..], want);
+        for piece_bytes in [0, 100, usize::MAX] {
+            check_digest(&datapoints_reply(&points(count_of(want)), piece_bytes), want);
+        }
     }
     for want in data["bulk"].as_array().unwrap() {
-        let count = count_of(want);
-        let mut out = b"before".to_vec();
-        let mut reply = BulkReply::begin(&mut out, usize::try_from(count).unwrap());
-        for i in 0..count {
-            reply.metric(&format!("cl.m{i}"), &points(i % 3));
+        let metric = |i: u32| (format!("cl.m{i}"), points(i % 3));
+        let metrics: Vec<_> = (0..count_of(want)).map(metric).collect();
+        for piece_bytes in [0, 100, usize::MAX] {
+            check_digest(&bulk_reply(&metrics, piece_bytes), want);
         }
-        let reply_bytes = reply.reply_bytes();
-        reply.end().unwrap();
-        check_digest(&out["before".len()..], want);
-        assert!(reply_bytes < out.len() && out.len() < reply_bytes + 12);
     }
     for want in data["texts"].as_array().unwrap() {
         let argument = |i: usize| want["args"][i].as_str().unwrap();
-        let mut out = Vec::new();
-        match want["reply"].as_str().unwrap() {
-            "value" => value_reply(&mut out, argument(0)),
-            "set" => set_reply(&mut out, argument(0), argument(1)),
-            "error" => error_reply(&mut out, argument(0)),
-            "unknown" => unknown_type_reply(&mut out, argument(0)),
+        let out = match want["reply"].as_str().unwrap() {
+            "value" => value_reply(argument(0)),
+            "set" => set_reply(argument(0), argument(1)),
+            "error" => error_reply(argument(0)),
+            "unknown" => unknown_type_reply(argument(0)),
             other => panic!("{other}"),
-        }
+        };
         assert_eq!(hex(&out), want["hex"].as_str().unwrap());
     }
     assert_eq!(data["datapoints"].as_array().unwrap().len(), 14);

@@ -14,9 +14,10 @@ use crate::node::listen::CoreSockets;
 use crate::node::log_directory::{BUFFERS, LogSizes};
 use crate::node::machine::{Budget, Machine, Processors};
 use crate::schema::Rules;
+use crate::shard::memory::Share;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
-use crate::shard::{LINKS_PERCENT, MESSAGES_PERCENT, ShardOptions};
+use crate::shard::{LINKS_PERCENT, ShardOptions};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
@@ -71,7 +72,7 @@ impl Sizes {
         let reserved = CORE_DESCRIPTORS * shards as u64;
         let connections_max = open_files.saturating_sub(reserved).max(64);
         let message_bytes = u64::from(config.pickle.max_message_size);
-        let allowed = (budget / 100 * MESSAGES_PERCENT) as u64;
+        let allowed = (budget / 100 * Share::Pickles.percent()) as u64;
         if config.pickle.listener.enabled && message_bytes > allowed {
             log::info!("pickles beyond {allowed} bytes are refused: a core's share of the memory");
         }

@@ -10,11 +10,13 @@
 //! - `unsynced`: which files may be written before the next sync of all.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
+//! - `memory`: what connections hold, of unfinished messages and of unread answers.
 
 pub mod flush;
 mod ingest;
 mod journal;
 mod lend;
+pub mod memory;
 pub mod query;
 pub mod route;
 mod series;
@@ -32,6 +34,7 @@ use crate::wal::{self, Pressure};
 pub use ingest::Intake;
 use journal::Journal;
 pub use journal::Replayed;
+use memory::{Held, Share};
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
@@ -43,16 +46,13 @@ const RESUME_PERCENT: usize = 90;
 
 /// Knowing metrics may take this share of the budget; beyond it metrics without points are
 /// forgotten, and their files are opened anew when points come again.
-const INDEX_PERCENT: usize = 40;
-
-/// Messages whose end has not come may take this share of the budget.
-pub const MESSAGES_PERCENT: usize = 25;
+const INDEX_PERCENT: usize = 38;
 
 /// Buffers of the links may take this share.
-pub const LINKS_PERCENT: usize = 12;
+pub const LINKS_PERCENT: usize = 10;
 
 const _: () = assert!(
-    INDEX_PERCENT + MESSAGES_PERCENT + LINKS_PERCENT < RESUME_PERCENT,
+    INDEX_PERCENT + Share::sum_percent() + LINKS_PERCENT < RESUME_PERCENT,
     "what is there without points must leave room to resume"
 );
 
@@ -106,8 +106,7 @@ pub struct Shard {
     now_s: u32,
     started: Instant,
     is_full: bool,
-    /// Memory of partial messages in connections, in bytes.
-    connection_bytes: usize,
+    held: Held,
     forget_cursor: u32,
     name_scratch: Vec<u8>,
     path_scratch: Vec<u8>,
@@ -132,7 +131,7 @@ impl Shard {
             now_s: 0,
             started: now,
             is_full: false,
-            connection_bytes: 0,
+            held: Held::new(options.budget_bytes),
             forget_cursor: 0,
             name_scratch: Vec::new(),
             path_scratch: Vec::new(),
@@ -243,27 +242,11 @@ impl Shard {
         self.outbox.is_full().then_some("links to other cores")
     }
 
-    /// Memory of the budget in use, in bytes: cache, batches, and partial messages up to their
-    /// share, so that these alone never stop the receivers they wait for.
+    /// Memory of the budget in use, in bytes: cache, batches, and what connections hold.
     pub fn bytes(&self) -> usize {
-        let messages = self.connection_bytes.min(self.messages_bytes_max());
         let late = self.journal.as_ref().map_or(0, Journal::late_bytes);
-        self.cache.bytes() + self.outbox.bytes() + messages + late + self.unsynced.bytes()
-    }
-
-    /// Whether partial messages take more than their share of the budget: the connection that
-    /// finds it so gives up its message.
-    pub fn has_too_much_unfinished(&self) -> bool {
-        self.connection_bytes > self.messages_bytes_max()
-    }
-
-    fn messages_bytes_max(&self) -> usize {
-        self.options.budget_bytes / 100 * MESSAGES_PERCENT
-    }
-
-    /// A connection's buffer grew or shrank.
-    pub fn account_connection(&mut self, before_bytes: usize, after_bytes: usize) {
-        self.connection_bytes = self.connection_bytes + after_bytes - before_bytes;
+        let others = self.outbox.bytes() + self.held.bytes() + late + self.unsynced.bytes();
+        self.cache.bytes() + others
     }
 
     /// The shard's gauges; the caller knows the connections.
@@ -273,6 +256,7 @@ impl Shard {
             writing: self.cache.writing_count(),
             metrics: self.cache.metric_count() as u64,
             bytes: self.bytes() as u64,
+            connection_bytes: self.held_bytes() as u64,
             budget_bytes: self.options.budget_bytes as u64,
             points_max: self.options.points_max,
             quarantined: self.files.failing_count(),

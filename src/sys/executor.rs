@@ -132,6 +132,14 @@ pub async fn wait_for_turn() {
     TAKERS.with(Takers::go);
 }
 
+/// Waits for the core's turn unless the task [`may_take`] something now. What it does then takes
+/// some 100 us; however many tasks do so, the core looks at its sockets in between.
+pub async fn take_turn() {
+    if !may_take() {
+        wait_for_turn().await;
+    }
+}
+
 /// Whether the core has run its tasks for so long that it should look at its sockets.
 fn is_turn_over() -> bool {
     // The executor adds to the time it has run whenever it looks, and asking sets that to zero.

@@ -185,6 +185,22 @@ impl Stream {
         self.read_when(buffer, timeout, || true).await
     }
 
+    /// As [`Stream::read_into`], but no more than so many bytes.
+    pub async fn read_at_most(
+        &mut self,
+        bytes_max: usize,
+        buffer: &RefCell<Vec<u8>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.inner.set_read_timeout(timeout).map_err(io::Error::from)?;
+        poll_fn(|cx| {
+            let mut buffer = buffer.borrow_mut();
+            let length = buffer.len().min(bytes_max);
+            Pin::new(&mut self.inner).poll_read(cx, &mut buffer[..length])
+        })
+        .await
+    }
+
     /// As [`Stream::read_into`]; but when something can be read and `may_read` is false, it stays
     /// where it is, and the error is `WouldBlock`.
     pub async fn read_when(
@@ -204,10 +220,11 @@ impl Stream {
         .await
     }
 
-    /// Writes all of it; `TimedOut` when the peer takes nothing for `timeout`.
-    pub async fn write_all(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+    /// Writes as much of it as the kernel takes, at least a byte; `TimedOut` when the peer takes
+    /// nothing for `timeout`, after which writing may go on.
+    pub async fn write(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<usize> {
         self.inner.set_write_timeout(Some(timeout)).map_err(io::Error::from)?;
-        self.inner.write_all(bytes).await
+        self.inner.write(bytes).await
     }
 
     /// The socket's number, for [`end_reading`] and [`super::datagrams`].

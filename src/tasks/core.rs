@@ -23,7 +23,7 @@ use crate::sys::executor::{may_take, wait_for_turn};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::commit::LogKeeper;
-use crate::tasks::event::Event;
+use crate::tasks::event::{Event, Turns};
 use crate::tasks::share::Sharing;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
@@ -140,6 +140,14 @@ pub struct Core {
     pub outgoing: Event,
     /// An answer has come, or a question may be asked.
     pub answered: Event,
+    /// Large carbonlink requests are received one at a time, up to their answer.
+    pub large_requests: Turns,
+    /// The answers of bulk questions are gathered one at a time.
+    pub bulk_questions: Turns,
+    /// Memory of answers has come back, or the stage has changed.
+    pub answer_room: Event,
+    /// Answers that wait for memory.
+    pub answers_waiting: Cell<usize>,
     /// A connection has ended, or the stage has changed.
     pub changed: Event,
     /// A batch has come back from the writer, or there is a reason to flush now.
@@ -201,6 +209,10 @@ impl Core {
             waiting_since: Cell::new(None),
             outgoing: Event::default(),
             answered: Event::default(),
+            large_requests: Turns::default(),
+            bulk_questions: Turns::default(),
+            answer_room: Event::default(),
+            answers_waiting: Cell::new(0),
             changed: Event::default(),
             flushable: Event::default(),
             loggable: Event::default(),

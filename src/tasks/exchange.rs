@@ -141,10 +141,8 @@ pub fn reply(core: &Core, asker: Option<ShardId>, answer: Answer) {
 /// Answers a question at once, or says what the writer must do for it.
 fn answer_here(core: &Core, asker: Option<ShardId>, question: Question) -> Option<Errand> {
     let answer = match question {
-        Question::Points(ticket, names) => {
-            let shard = core.shard.borrow();
-            let points = names.iter().map(|name| shard.points_of(name)).collect();
-            Answer::Points(ticket, points)
+        Question::Points(ticket, names, bytes_max) => {
+            Answer::Points(ticket, core.shard.borrow().page_of(&names, bytes_max))
         }
         Question::Own(ticket, batch) => {
             core.with_shard(|shard| shard.accept_batch(&batch));
@@ -190,6 +188,7 @@ fn take_orders(core: &Core) -> bool {
             }
         }
         core.changed.notify();
+        core.answer_room.notify();
     }
     found
 }

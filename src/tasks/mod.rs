@@ -5,7 +5,8 @@
 //!
 //! - *receive* ([`receive_tcp`], [`receive_udp`], [`receive_pickle`]): one task a listener and one
 //!   a connection. Before each read it waits for room in the cache and the links.
-//! - *carbonlink*: the same for queries.
+//! - *carbonlink*: the same for queries. `gather` finds the points, `answer_memory` takes the
+//!   memory for them, `reply` writes them out.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
 //! - *share*: no task; lends lines of a connection that fills its read buffer to another core.
@@ -23,6 +24,7 @@
 //!
 //! Stop order: listeners, datagrams, connections, links, cache or log, writer.
 
+mod answer_memory;
 pub mod carbonlink;
 pub mod checkpoint;
 pub mod commit;
@@ -30,6 +32,7 @@ pub mod core;
 pub mod event;
 pub mod exchange;
 pub mod flush;
+mod gather;
 pub mod listen;
 pub mod log_limit;
 pub mod log_writer;
@@ -38,6 +41,7 @@ pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;
 pub mod recovery;
+mod reply;
 pub mod report;
 pub mod room;
 pub mod share;

@@ -4,6 +4,7 @@
 //! message whose end has not come is kept with its connection; its memory is part of the budget.
 
 use crate::limits::READ_BYTES;
+use crate::shard::memory::Share;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
@@ -27,10 +28,10 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
             Ok(_) if core.is_closed() => break,
             Ok(count) => {
                 let taken = take(core, &mut carry, count, options).await;
-                if account(core, &mut carry).and(taken).is_err() {
-                    core.with_shard(|shard| {
-                        shard.refuse(Receiver::Pickle, DropReason::PickleMessage);
-                    });
+                let accounted = account(core, &mut carry);
+                let taken = taken.map_err(|MessageTooLong| DropReason::PickleMessage);
+                if let Err(reason) = taken.and(accounted) {
+                    core.with_shard(|shard| shard.refuse(Receiver::Pickle, reason));
                     carry.bytes = Vec::new();
                     break;
                 }
@@ -51,7 +52,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         if !carry.bytes.is_empty() {
             shard.refuse(Receiver::Pickle, DropReason::PickleMessage);
         }
-        shard.account_connection(carry.accounted_bytes, 0);
+        shard.account_connection(Share::Pickles, carry.accounted_bytes, 0);
     });
     core.memory_freed();
 }
@@ -78,13 +79,13 @@ async fn take(
 }
 
 /// Accounts for a connection's unfinished message; an error when there is no memory for it.
-fn account(core: &Core, carry: &mut Carry) -> Result<(), MessageTooLong> {
+fn account(core: &Core, carry: &mut Carry) -> Result<(), DropReason> {
     let (before, after) = (carry.accounted_bytes, carry.bytes.len());
     carry.accounted_bytes = after;
     core.with_shard(|shard| {
-        shard.account_connection(before, after);
-        let is_too_much = after > before && shard.has_too_much_unfinished();
-        if is_too_much { Err(MessageTooLong) } else { Ok(()) }
+        shard.account_connection(Share::Pickles, before, after);
+        let is_too_much = after > before && shard.has_too_much_unfinished(Share::Pickles);
+        if is_too_much { Err(DropReason::PickleNoMemory) } else { Ok(()) }
     })
 }
 

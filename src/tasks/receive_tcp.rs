@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::metric::point::Received;
+use crate::shard::memory::Share;
 use crate::shard::route::ShardId;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
@@ -80,11 +81,13 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
         if !carry.is_empty() {
             shard.refuse(Receiver::Tcp, DropReason::LineUnfinished);
         }
-        shard.account_connection(carry.len(), 0);
+        shard.account_connection(Share::Lines, carry.len(), 0);
     });
+    core.memory_freed();
 }
 
-/// Takes what a read brought. Of a full buffer another core may get some lines to take.
+/// Takes what a read brought. Of a full buffer another core may get some lines to take. On an error
+/// the connection is to be closed.
 fn take(core: &Core, carry: &mut Vec<u8>, count: usize) -> Result<(), LineTooLong> {
     let buffer = core.read_buffer.borrow();
     let carried = carry.len();
@@ -93,11 +96,19 @@ fn take(core: &Core, carry: &mut Vec<u8>, count: usize) -> Result<(), LineTooLon
     } else {
         core.with_shard(|shard| take_lines(shard, carry, &buffer[..count]))
     };
-    core.with_shard(|shard| shard.account_connection(carried, carry.len()));
-    taken
+    core.with_shard(|shard| {
+        shard.account_connection(Share::Lines, carried, carry.len());
+        if carry.len() > carried && shard.has_too_much_unfinished(Share::Lines) {
+            shard.refuse(Receiver::Tcp, DropReason::LineNoMemory);
+            shard.account_connection(Share::Lines, carry.len(), 0);
+            *carry = Vec::new();
+            return Err(LineTooLong);
+        }
+        taken
+    })
 }
 
-/// A line is longer than allowed: its connection is to be closed.
+/// A line is longer than allowed, or than there is memory for: its connection is to be closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineTooLong;
 

@@ -11,8 +11,8 @@
 //! with an empty list. Points go out in the order given, which is to be by time; timestamps are
 //! floats, because Python reads go-carbon's integers as signed.
 //!
-//! Replies are appended as whole frames to a buffer that the caller keeps. CPU sketch: a point is
-//! 21 to 24 bytes.
+//! A reply with points is counted first, then written piece by piece: see [`ReplySize`] and
+//! [`Reply`]. Sketch: a point is 21 to 24 bytes.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ use crate::wire::pickle::{Elements, FrameError, HEADER_BYTES, Pickle, PickleDeco
 /// A question, borrowed from its frame.
 #[derive(Debug, Clone)]
 pub enum Request<'a> {
-    /// The waiting points of one metric; answered by [`datapoints_reply`].
+    /// The waiting points of one metric; answered by [`ReplySize::datapoints`].
     CacheQuery {
         /// Name as received, to be looked up as it is.
         metric: &'a str,
     },
-    /// The waiting points of several metrics; answered by [`BulkReply`].
+    /// The waiting points of several metrics; answered by [`ReplySize::bulk`].
     CacheQueryBulk {
         /// Names as received, repeated if the client repeated them.
         metrics: Metrics<'a>,
@@ -182,7 +182,7 @@ fn check_text(bytes: &[u8]) -> Option<&str> {
     if bytes.len() > NAME_BYTES_MAX { None } else { std::str::from_utf8(bytes).ok() }
 }
 
-/// A reply whose pickle would exceed the 32 bits of the frame's length. Nothing was appended.
+/// A reply whose pickle would exceed the 32 bits of the frame's length. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyTooLarge;
 
@@ -194,112 +194,252 @@ impl fmt::Display for ReplyTooLarge {
 
 impl std::error::Error for ReplyTooLarge {}
 
-/// Appends the answer to a cache query: `{'datapoints': [(timestamp, value), ...]}`.
-///
-/// # Errors
-/// More points than a frame holds, about 170 million.
-pub fn datapoints_reply(out: &mut Vec<u8>, points: &[Point]) -> Result<(), ReplyTooLarge> {
-    let mut reply = Pickler::begin(out);
-    reply.text("datapoints");
-    reply.points(points);
-    reply.byte(b's');
-    reply.end()
-}
-
-/// The answer to a bulk query, metric by metric: `{'datapointsByMetric': {name: [...], ...}}`.
-///
-/// [`BulkReply::metric`] is called once for each of the metrics announced, each name once.
-#[derive(Debug)]
-pub struct BulkReply<'o> {
-    pickler: Pickler<'o>,
-    metric_count: usize,
-    written_count: usize,
-}
-
 /// CPython's pickler closes a batch of list elements or dict entries at this number.
-const BATCH_COUNT: usize = 1_000;
+const BATCH_COUNT: u32 = 1_000;
 
-impl<'o> BulkReply<'o> {
-    /// Begins the reply at the end of `out` for exactly `metric_count` metrics.
-    pub fn begin(out: &'o mut Vec<u8>, metric_count: usize) -> BulkReply<'o> {
-        let mut pickler = Pickler::begin(out);
-        pickler.text("datapointsByMetric");
-        pickler.empty_dict();
-        BulkReply { pickler, metric_count, written_count: 0 }
+/// Most bytes that [`Reply::point`] appends: two floats of 9 bytes, TUPLE2, LONG_BINPUT, MARK and
+/// APPENDS.
+pub const POINT_BYTES_MAX: usize = POINT_BYTES + 5 + 2;
+
+/// Bytes of a point without its memo number.
+const POINT_BYTES: usize = 2 * 9 + 1;
+
+const DATAPOINTS: &str = "datapoints";
+const DATAPOINTS_BY_METRIC: &str = "datapointsByMetric";
+
+/// What a reply will consist of. It is counted before the first byte is written, because a frame
+/// begins with its length.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplySize {
+    pickle_bytes: u64,
+    /// Objects that get a memo number.
+    memo_count: u64,
+    list_count: u32,
+    is_bulk: bool,
+}
+
+impl ReplySize {
+    /// The answer to a cache query, `{'datapoints': [(timestamp, value), ...]}`.
+    pub fn datapoints(point_count: u32) -> ReplySize {
+        let mut size = ReplySize::dict(false);
+        size.list(DATAPOINTS.len(), point_count);
+        size
     }
 
-    /// Adds one metric with its points in order of time; an unknown metric has none.
-    pub fn metric(&mut self, name: &str, points: &[Point]) {
-        assert!(
-            self.written_count < self.metric_count,
-            "bulk reply announced {} metrics and gets more",
-            self.metric_count
-        );
-        if self.metric_count > 1 && self.written_count.is_multiple_of(BATCH_COUNT) {
-            self.pickler.byte(b'(');
-        }
-        self.pickler.text(name);
-        self.pickler.points(points);
-        self.written_count += 1;
-        if self.metric_count > 1
-            && (self.written_count.is_multiple_of(BATCH_COUNT)
-                || self.written_count == self.metric_count)
-        {
-            self.pickler.byte(b'u');
-        }
+    /// The answer to a bulk query, `{'datapointsByMetric': {name: [...], ...}}`, to which
+    /// [`ReplySize::list`] adds the metrics.
+    pub fn bulk() -> ReplySize {
+        let mut size = ReplySize::dict(true);
+        size.text(DATAPOINTS_BY_METRIC.len());
+        size.pickle_bytes += 1;
+        size.memoize(1);
+        size
     }
 
-    /// Bytes of the frame so far, for the caller's own limit.
-    pub fn reply_bytes(&self) -> usize {
-        self.pickler.out.len() - self.pickler.start
+    fn dict(is_bulk: bool) -> ReplySize {
+        // The protocol and EMPTY_DICT, SETITEM and STOP.
+        let mut size = ReplySize { pickle_bytes: 3 + 2, memo_count: 0, list_count: 0, is_bulk };
+        size.memoize(1);
+        size
     }
 
-    /// Ends the reply after the last metric.
+    /// Adds a list of points under a key of so many bytes.
+    pub fn list(&mut self, key_bytes: usize, point_count: u32) {
+        self.text(key_bytes);
+        self.pickle_bytes += 1;
+        self.memoize(1);
+        self.pickle_bytes += POINT_BYTES as u64 * u64::from(point_count);
+        self.memoize(u64::from(point_count));
+        self.pickle_bytes += match point_count {
+            1 => 1,
+            count => 2 * u64::from(count.div_ceil(BATCH_COUNT)),
+        };
+        self.list_count += 1;
+    }
+
+    fn text(&mut self, bytes: usize) {
+        self.pickle_bytes += 5 + bytes as u64;
+        self.memoize(1);
+    }
+
+    /// BINPUT takes 2 bytes and has numbers up to 255, LONG_BINPUT takes 5.
+    fn memoize(&mut self, count: u64) {
+        let short = count.min(256_u64.saturating_sub(self.memo_count));
+        self.pickle_bytes += 2 * short + 5 * (count - short);
+        self.memo_count += count;
+    }
+
+    fn pickle_bytes(self) -> Result<u32, ReplyTooLarge> {
+        let batches = match self.list_count {
+            _ if !self.is_bulk => 0,
+            0 => 0,
+            1 => 1,
+            count => 2 * u64::from(count.div_ceil(BATCH_COUNT)) + rest_of_full_batches(count),
+        };
+        u32::try_from(self.pickle_bytes + batches).map_err(|_| ReplyTooLarge)
+    }
+}
+
+/// After a full batch of dict entries CPython looks for more, finds none and leaves an empty batch.
+fn rest_of_full_batches(count: u32) -> u64 {
+    if count.is_multiple_of(BATCH_COUNT) { 2 } else { 0 }
+}
+
+/// A reply under way: what is written of it gathers in a buffer, from which the caller takes it as
+/// often as it likes, so that no reply is ever in memory as a whole.
+///
+/// Its lists and their points are those that its [`ReplySize`] counted, in the same order.
+#[derive(Debug)]
+pub struct Reply {
+    pickler: Pickler,
+    size: ReplySize,
+    /// Bytes of the frame that were taken, and all that there will be.
+    taken_bytes: u64,
+    frame_bytes: u64,
+    list_written: u32,
+    /// Points of the list that was begun last, and how many of them are written.
+    point_count: u32,
+    point_written: u32,
+}
+
+impl Reply {
+    /// Begins a reply of this size.
     ///
     /// # Errors
-    /// More points than a frame holds; the whole reply is taken back.
-    pub fn end(mut self) -> Result<(), ReplyTooLarge> {
+    /// More points than a frame holds, about 170 million.
+    pub fn begin(size: ReplySize) -> Result<Reply, ReplyTooLarge> {
+        let pickle_bytes = size.pickle_bytes()?;
+        let mut pickler = Pickler::default();
+        pickler.begin(pickle_bytes);
+        if size.is_bulk {
+            pickler.text(DATAPOINTS_BY_METRIC);
+            pickler.empty_dict();
+        }
+        let frame_bytes = HEADER_BYTES as u64 + u64::from(pickle_bytes);
+        Ok(Reply {
+            pickler,
+            size,
+            taken_bytes: 0,
+            frame_bytes,
+            list_written: 0,
+            point_count: 0,
+            point_written: 0,
+        })
+    }
+
+    /// Begins the list of a cache query's answer.
+    pub fn datapoints(&mut self, point_count: u32) {
+        self.begin_list(DATAPOINTS, point_count);
+    }
+
+    /// Begins the list of one metric of a bulk query's answer; an unknown metric has no points.
+    pub fn metric(&mut self, name: &str, point_count: u32) {
+        let count = self.size.list_count;
+        if count > 1 && self.list_written.is_multiple_of(BATCH_COUNT) {
+            if self.list_written > 0 {
+                self.pickler.byte(b'u');
+            }
+            self.pickler.byte(b'(');
+        }
+        self.begin_list(name, point_count);
+    }
+
+    fn begin_list(&mut self, key: &str, point_count: u32) {
         assert!(
-            self.written_count == self.metric_count,
-            "bulk reply announced {} metrics and got {}",
-            self.metric_count,
-            self.written_count
+            self.list_written < self.size.list_count && self.point_written == self.point_count,
+            "list {} of {} begins after {} of {} points",
+            self.list_written,
+            self.size.list_count,
+            self.point_written,
+            self.point_count
         );
-        match self.metric_count {
+        self.pickler.text(key);
+        self.pickler.byte(b']');
+        self.pickler.memoize();
+        self.list_written += 1;
+        (self.point_count, self.point_written) = (point_count, 0);
+    }
+
+    /// Writes the next point of the list: APPEND for a single one, else batches between MARK and
+    /// APPENDS.
+    pub fn point(&mut self, point: Point) {
+        let (count, number) = (self.point_count, self.point_written);
+        assert!(number < count, "a list of {count} points gets one more");
+        if count > 1 && number.is_multiple_of(BATCH_COUNT) {
+            self.pickler.byte(b'(');
+        }
+        self.pickler.point(point);
+        self.point_written = number + 1;
+        if count == 1 {
+            self.pickler.byte(b'a');
+        } else if (number + 1).is_multiple_of(BATCH_COUNT) || number + 1 == count {
+            self.pickler.byte(b'e');
+        }
+    }
+
+    /// Ends the reply after the last point of the last list.
+    ///
+    /// # Panics
+    /// The reply is not what was counted: its frame would have another length than its header says.
+    pub fn end(&mut self) {
+        match self.size.list_count {
+            _ if !self.size.is_bulk => {}
             0 => {}
             1 => self.pickler.byte(b's'),
-            // After a full batch CPython looks for more, finds none and leaves an empty batch.
-            count if count.is_multiple_of(BATCH_COUNT) => self.pickler.bytes(b"(u"),
-            _ => {}
+            count => {
+                self.pickler.byte(b'u');
+                if count.is_multiple_of(BATCH_COUNT) {
+                    self.pickler.bytes(b"(u");
+                }
+            }
         }
-        self.pickler.byte(b's');
-        self.pickler.end()
+        self.pickler.bytes(b"s.");
+        let written = self.taken_bytes + self.pickler.out.len() as u64;
+        assert!(
+            written == self.frame_bytes && self.list_written == self.size.list_count,
+            "a reply of {} bytes and {} lists got {written} and {}",
+            self.frame_bytes,
+            self.size.list_count,
+            self.list_written
+        );
+    }
+
+    /// What is written and was not taken yet.
+    pub fn written(&self) -> &[u8] {
+        &self.pickler.out
+    }
+
+    /// [`Reply::written`] was taken.
+    pub fn taken(&mut self) {
+        self.taken_bytes += self.pickler.out.len() as u64;
+        self.pickler.out.clear();
     }
 }
 
-/// Appends the answer to a metadata query: `{'value': value}`.
-pub fn value_reply(out: &mut Vec<u8>, value: &str) {
-    dict_of_text(out, &[("value", value)]);
+/// The answer to a metadata query: `{'value': value}`, as a whole frame.
+pub fn value_reply(value: &str) -> Vec<u8> {
+    dict_of_text(&[("value", value)])
 }
 
-/// Appends the answer to a metadata change: `{'old_value': old, 'new_value': new}`.
-pub fn set_reply(out: &mut Vec<u8>, old: &str, new: &str) {
-    dict_of_text(out, &[("old_value", old), ("new_value", new)]);
+/// The answer to a metadata change: `{'old_value': old, 'new_value': new}`, as a whole frame.
+pub fn set_reply(old: &str, new: &str) -> Vec<u8> {
+    dict_of_text(&[("old_value", old), ("new_value", new)])
 }
 
-/// Appends the answer to a request that failed: `{'error': text}`.
-pub fn error_reply(out: &mut Vec<u8>, text: &str) {
-    dict_of_text(out, &[("error", text)]);
+/// The answer to a request that failed: `{'error': text}`, as a whole frame.
+pub fn error_reply(text: &str) -> Vec<u8> {
+    dict_of_text(&[("error", text)])
 }
 
-/// Appends the answer to a request of unknown type, in carbon's words.
-pub fn unknown_type_reply(out: &mut Vec<u8>, kind: &str) {
-    error_reply(out, &format!("Invalid request type \"{kind}\""));
+/// The answer to a request of unknown type, in carbon's words.
+pub fn unknown_type_reply(kind: &str) -> Vec<u8> {
+    error_reply(&format!("Invalid request type \"{kind}\""))
 }
 
-/// Appends a dict of one or two short texts.
-fn dict_of_text(out: &mut Vec<u8>, entries: &[(&str, &str)]) {
-    let mut reply = Pickler::begin(out);
+/// A dict of one or two short texts.
+fn dict_of_text(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut reply = Pickler::default();
+    reply.begin(0);
     if entries.len() > 1 {
         reply.byte(b'(');
     }
@@ -308,40 +448,28 @@ fn dict_of_text(out: &mut Vec<u8>, entries: &[(&str, &str)]) {
         reply.text(value);
     }
     reply.byte(if entries.len() > 1 { b'u' } else { b's' });
-    reply.end().expect("a few texts of bounded length fit into a frame");
+    reply.byte(b'.');
+    let mut frame = reply.out;
+    let pickle_bytes = u32::try_from(frame.len() - HEADER_BYTES);
+    let length = pickle_bytes.expect("a few texts of bounded length fit into a frame");
+    frame[..HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
+    frame
 }
 
 /// Writes one frame as CPython's pickler does in protocol 2, memo numbers included.
-#[derive(Debug)]
-struct Pickler<'o> {
-    out: &'o mut Vec<u8>,
-    /// Where the frame starts in `out`.
-    start: usize,
+#[derive(Debug, Default)]
+struct Pickler {
+    out: Vec<u8>,
     /// The next memo number; each string, tuple and container gets one.
     memo_next: u32,
 }
 
-impl<'o> Pickler<'o> {
+impl Pickler {
     /// Begins a frame whose object is a dict.
-    fn begin(out: &'o mut Vec<u8>) -> Pickler<'o> {
-        let start = out.len();
-        out.extend_from_slice(&[0; HEADER_BYTES]);
-        let mut pickler = Pickler { out, start, memo_next: 0 };
-        pickler.bytes(&[0x80, 2]);
-        pickler.empty_dict();
-        pickler
-    }
-
-    /// Writes STOP and the frame's length.
-    fn end(mut self) -> Result<(), ReplyTooLarge> {
-        self.byte(b'.');
-        let pickle_bytes = self.out.len() - self.start - HEADER_BYTES;
-        let Ok(length) = u32::try_from(pickle_bytes) else {
-            self.out.truncate(self.start);
-            return Err(ReplyTooLarge);
-        };
-        self.out[self.start..self.start + HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
-        Ok(())
+    fn begin(&mut self, pickle_bytes: u32) {
+        self.bytes(&pickle_bytes.to_be_bytes());
+        self.bytes(&[0x80, 2]);
+        self.empty_dict();
     }
 
     fn byte(&mut self, byte: u8) {
@@ -366,8 +494,8 @@ impl<'o> Pickler<'o> {
                 self.bytes(&self.memo_next.to_le_bytes());
             }
         }
-        // A frame that could wrap this has more than 4 GiB and is taken back at its end.
-        self.memo_next = self.memo_next.wrapping_add(1);
+        // Each takes 2 bytes at least, of a frame whose length has 32 bits.
+        self.memo_next += 1;
     }
 
     fn text(&mut self, text: &str) {
@@ -378,37 +506,15 @@ impl<'o> Pickler<'o> {
         self.memoize();
     }
 
-    /// A list of points: APPEND for a single one, else batches between MARK and APPENDS.
-    fn points(&mut self, points: &[Point]) {
-        self.byte(b']');
-        self.memoize();
-        if let [point] = points {
-            self.point(point);
-            self.byte(b'a');
-            return;
-        }
-        self.out.reserve(points.len() * POINT_BYTES_MAX);
-        for batch in points.chunks(BATCH_COUNT) {
-            self.byte(b'(');
-            for point in batch {
-                self.point(point);
-            }
-            self.byte(b'e');
-        }
-    }
-
-    fn point(&mut self, point: &Point) {
-        self.byte(b'G');
-        self.bytes(&f64::from(point.timestamp_s).to_be_bytes());
-        self.byte(b'G');
-        self.bytes(&point.value.to_be_bytes());
-        self.byte(0x86);
+    fn point(&mut self, point: Point) {
+        let mut bytes = [b'G'; POINT_BYTES];
+        bytes[1..9].copy_from_slice(&f64::from(point.timestamp_s).to_be_bytes());
+        bytes[10..18].copy_from_slice(&point.value.to_be_bytes());
+        bytes[18] = 0x86;
+        self.bytes(&bytes);
         self.memoize();
     }
 }
-
-/// Two floats of 9 bytes, TUPLE2 and LONG_BINPUT.
-const POINT_BYTES_MAX: usize = 2 * 9 + 1 + 5;
 
 #[cfg(test)]
 mod tests {

@@ -24,8 +24,9 @@ KINDS = {"line": ("tcp", "line tcp"), "udp": ("udp", "line udp"),
 # Why a node drops a point, as the last part of `<prefix>.dropped.<reason>`.
 REASONS = [
     "line_fields", "bad_value", "bad_timestamp", "line_too_long", "line_unfinished",
-    "datagram_cut", "pickle_item", "pickle_message", "name_empty", "name_too_long",
-    "name_component", "name_too_deep", "name_control", "name_utf8", "value_nan",
+    "datagram_cut", "pickle_item", "pickle_message", "line_no_memory", "pickle_no_memory",
+    "name_empty", "name_too_long", "name_component", "name_too_deep", "name_control", "name_utf8",
+    "value_nan",
     "timestamp_not_finite", "timestamp_negative", "timestamp_future", "cache_full", "too_old",
     "name_reserved", "quarantine", "stopped", "kernel_datagrams"]
 # One-second steps keep every point of a test apart; the retention outlasts any run.
