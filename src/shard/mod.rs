@@ -7,13 +7,17 @@
 //! - `journal`: points go into the log; its segments are held until they are in their files.
 //! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
+//! - `new_names`: metrics without a file, or of which nobody knows yet whether they have one.
+//! - `forget`: points that are not to be written any more.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 
 pub mod flush;
+pub mod forget;
 mod ingest;
 mod journal;
 mod lend;
+mod new_names;
 pub mod query;
 pub mod route;
 mod series;
@@ -29,6 +33,7 @@ use crate::stats::{Counters, Gauges};
 use crate::wal::{self, Pressure};
 pub use ingest::Intake;
 use journal::Journal;
+use new_names::NewNames;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
@@ -41,6 +46,11 @@ const RESUME_PERCENT: usize = 90;
 /// forgotten, and their files are opened anew when points come again.
 const INDEX_PERCENT: usize = 40;
 
+/// Metrics that wait for the limit on new files may take this share, with their names and points;
+/// beyond it their points are dropped, see `new_names`. A quarter leaves known metrics room for
+/// three times as much, and of a budget of 1 GiB holds a million names.
+pub const NEW_PERCENT: usize = 25;
+
 /// Messages whose end has not come may take this share of the budget.
 pub const MESSAGES_PERCENT: usize = 25;
 
@@ -50,6 +60,10 @@ pub const LINKS_PERCENT: usize = 12;
 const _: () = assert!(
     INDEX_PERCENT + MESSAGES_PERCENT + LINKS_PERCENT < RESUME_PERCENT,
     "what is there without points must leave room to resume"
+);
+const _: () = assert!(
+    NEW_PERCENT + MESSAGES_PERCENT + LINKS_PERCENT < RESUME_PERCENT,
+    "new names that wait for hours must leave room to resume"
 );
 
 /// What a shard is told at its start.
@@ -94,6 +108,7 @@ pub struct Shard {
     files: SeriesFiles,
     /// Metrics found without a file, in the order they were found.
     creations: VecDeque<MetricId>,
+    new_names: NewNames,
     updates: Throttle,
     creates: Throttle,
     outbox: Outbox,
@@ -120,6 +135,7 @@ impl Shard {
             order: FlushOrder::new(options.strategy),
             files: SeriesFiles::default(),
             creations: VecDeque::new(),
+            new_names: NewNames::default(),
             updates: Throttle::new(options.updates_per_s, now),
             creates: Throttle::new(options.creates_per_s, now),
             outbox,
@@ -236,7 +252,7 @@ impl Shard {
     pub fn bytes(&self) -> usize {
         let messages = self.connection_bytes.min(self.messages_bytes_max());
         let late = self.journal.as_ref().map_or(0, Journal::late_bytes);
-        self.cache.bytes() + self.outbox.bytes() + messages + late
+        self.cache.bytes() + self.outbox.bytes() + messages + late + self.new_names.bytes()
     }
 
     /// Whether partial messages take more than their share of the budget: the connection that
@@ -267,6 +283,8 @@ impl Shard {
             connections: [0; 3],
             wal_segments: self.journal.as_ref().map_or(0, |it| u64::from(it.log.file_count())),
             wal_unlogged: self.journal.as_ref().map_or(0, Journal::late_count),
+            new_metrics: self.files.new_count(),
+            new_bytes: self.files.new_bytes() as u64,
         }
     }
 
@@ -279,7 +297,7 @@ impl Shard {
         let mut forgotten_count = 0;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
-        if self.journal.as_ref().is_some_and(Journal::has_late) {
+        if self.has_late() {
             return;
         }
         for _ in 0..SLICE.min(end) {
@@ -288,12 +306,8 @@ impl Shard {
             }
             self.forget_cursor = (self.forget_cursor + 1) % end;
             if let Some(metric) = self.cache.metric_at(self.forget_cursor)
-                && let Some((mark, name)) = self.cache.forget(metric)
+                && self.forget_entry(metric)
             {
-                if let Some(journal) = &mut self.journal {
-                    journal.log.forget(mark, &name);
-                }
-                self.files.forget(metric);
                 forgotten_count += 1;
             }
         }
@@ -317,5 +331,7 @@ impl Shard {
 
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod new_names_tests;
 #[cfg(test)]
 mod tests;

@@ -147,7 +147,7 @@ fn answer_here(core: &Core, asker: Option<ShardId>, question: Question) -> Optio
             Answer::Points(ticket, points)
         }
         Question::Own(ticket, batch) => {
-            core.shard.borrow_mut().accept_batch(&batch);
+            core.shard.borrow_mut().accept_own_batch(&batch);
             Answer::Own(ticket)
         }
         Question::Stats(ticket) => Answer::Stats(ticket, Box::new(core.stats())),
