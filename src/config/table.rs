@@ -210,6 +210,13 @@ static COMMON: Section = Section {
             "0",
             "Cores to use; each has its part of the metrics. 0 = every core the process may use.",
         ),
+        own(
+            "admin-socket",
+            Kind::OptionalPath,
+            "",
+            "Socket on which the node takes commands of its own user, such as `carbyne forget`; \
+             \"\" = beside data-dir, under its name with \".admin\" appended.",
+        ),
         later(
             "metric-endpoint",
             Kind::Endpoint,
