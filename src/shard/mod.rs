@@ -297,7 +297,9 @@ impl Shard {
         let mut forgotten_count = 0;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
-        if self.has_late() {
+        // A flood of names makes the index large until they are decided. Known metrics that have no
+        // points at this moment would be forgotten for it, and then wait behind all of them.
+        if self.has_late() || self.must_decide() {
             return;
         }
         for _ in 0..SLICE.min(end) {
