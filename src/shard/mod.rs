@@ -299,7 +299,7 @@ impl Shard {
         let end = self.cache.id_end();
         // A flood of names makes the index large until they are decided. Known metrics that have no
         // points at this moment would be forgotten for it, and then wait behind all of them.
-        if self.has_late() || self.must_decide() {
+        if self.has_late() || self.has_many_undecided() {
             return;
         }
         for _ in 0..SLICE.min(end) {

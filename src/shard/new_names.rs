@@ -233,8 +233,15 @@ impl Shard {
         None
     }
 
-    /// Whether so many undecided metrics wait that the next sweep should not.
+    /// Whether the next sweep should begin at once, because there is a limit on new files and many
+    /// metrics are undecided. Without one it is to come at its time: points gather for fewer
+    /// writes.
     pub fn must_decide(&self) -> bool {
+        self.creates.is_limited() && self.has_many_undecided()
+    }
+
+    /// Whether more metrics are undecided than one sweep has time for.
+    pub(super) fn has_many_undecided(&self) -> bool {
         self.new_names.undecided.len() >= REST_MAX
     }
 
