@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
+use crate::admin;
 use crate::config::{self, Config, ConfigError, Notice, nearest};
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{GLOB_BYTES_MAX, NAME_BYTES_MAX};
 use crate::loadgen;
 use crate::query::{self, Query};
 use crate::toolbox;
+use crate::wire::admin::Forget;
 
 /// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
@@ -38,6 +40,13 @@ pub enum Command {
     /// Have a running node write everything out and stop. `None` = that of the embedded
     /// configuration.
     Drain(Option<PathBuf>),
+    /// Have a running node drop points that wait for their files.
+    Forget {
+        /// Of which metrics.
+        forget: Forget,
+        /// The node's configuration. `None` = the embedded one.
+        config: Option<PathBuf>,
+    },
     /// Ask a running node for cached points.
     Query(Query),
     /// Something that runs without a node.
@@ -72,6 +81,8 @@ pub enum Topic {
     Serve,
     /// `carbyne drain`
     Drain,
+    /// `carbyne forget`
+    Forget,
     /// `carbyne check`
     Check,
     /// `carbyne config`
@@ -125,6 +136,7 @@ Usage:
   carbyne                        run a node for this machine, data in ./carbyne-data
   carbyne serve -c FILE          run a node
   carbyne drain [-c FILE]        write everything into the files and stop a running node
+  carbyne forget [-c FILE] GLOB  have a running node drop points that wait for their files
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
   carbyne config show [-c FILE]  print every effective value and where it came from
@@ -166,6 +178,22 @@ Has the node that runs with this configuration write all its points into the Whi
 stop, and waits for its end. Afterwards another program can take the files over.
 
 Exit status: 0 = everything is in the files, 69 = no node runs, 75 = some could not be written.
+";
+
+const HELP_FORGET: &str = "\
+Usage: carbyne forget [--dry-run] [--all] [-c FILE] GLOB
+
+Has the node that runs with this configuration drop all points of the metrics whose names match
+GLOB that are not in their files, and the names of those that have no file. What is in files stays,
+and what is sent again is taken again. GLOB is a pattern as graphite-web takes it, in quotes:
+'servers.web*.cpu.{user,sys}', 'junk.**'.
+
+--dry-run  counts them only
+--all      GLOB may be a pattern that matches whatever there is, such as '**'
+
+Metrics whose points are just being written are tried for two seconds, and then left alone.
+
+Exit status: 0 = done, 69 = no node answers, 75 = the node refuses, or was not done.
 ";
 
 const HELP_CHECK: &str = "\
@@ -213,7 +241,7 @@ const GO_FLAGS: [&str; 10] = [
 ];
 
 /// Our long options.
-const LONG_OPTIONS: [&str; 8] = [
+const LONG_OPTIONS: [&str; 10] = [
     "--config",
     "--help",
     "--version",
@@ -222,10 +250,13 @@ const LONG_OPTIONS: [&str; 8] = [
     "--carbonlink",
     "--timeout",
     "--take-over",
+    "--dry-run",
+    "--all",
 ];
 
 /// Our command words.
-const WORDS: [&str; 7] = ["serve", "drain", "check", "config", "query", "whisper", "loadgen"];
+const WORDS: [&str; 8] =
+    ["serve", "drain", "forget", "check", "config", "query", "whisper", "loadgen"];
 
 /// Longest `--timeout`: a day. Longer is a slip of the fingers.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
@@ -238,6 +269,8 @@ struct Given {
     carbonlink: Option<String>,
     timeout: Option<Duration>,
     takes_over: bool,
+    is_dry_run: bool,
+    is_all: bool,
     check: bool,
     config_default: bool,
     version: bool,
@@ -259,6 +292,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         let topic = words.iter().find_map(|word| match *word {
             "serve" => Some(Topic::Serve),
             "drain" => Some(Topic::Drain),
+            "forget" => Some(Topic::Forget),
             "check" => Some(Topic::Check),
             "config" => Some(Topic::Config),
             "query" => Some(Topic::Query),
@@ -276,6 +310,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     }
     if let ["query", names @ ..] = words.as_slice() {
         return query(&given, names).map(Command::Query);
+    }
+    if let ["forget", patterns @ ..] = words.as_slice() {
+        let forget = forget(&given, patterns)?;
+        return Ok(Command::Forget { forget, config: given.config });
+    }
+    if given.is_dry_run || given.is_all {
+        return Err(UsageError::new("--dry-run and --all belong to `forget`"));
     }
     if given.carbonlink.is_some() || given.timeout.is_some() {
         return Err(UsageError::new("--carbonlink and --timeout belong to `query`"));
@@ -326,6 +367,26 @@ fn query(given: &Given, names: &[&str]) -> Result<Query, UsageError> {
     })
 }
 
+fn forget(given: &Given, patterns: &[&str]) -> Result<Forget, UsageError> {
+    let is_of_others = given.carbonlink.is_some() || given.timeout.is_some();
+    if is_of_others || given.takes_over || given.check {
+        return Err(UsageError::new("`forget` takes --dry-run, --all and -c FILE"));
+    }
+    let [pattern] = patterns else {
+        let problem = format!(
+            "`forget` takes one pattern, in quotes, not {}: carbyne forget 'servers.web*'",
+            patterns.len()
+        );
+        return Err(UsageError::new(problem));
+    };
+    if pattern.is_empty() || pattern.len() > GLOB_BYTES_MAX || pattern.contains('\n') {
+        let problem = format!("a pattern is one line of 1 to {GLOB_BYTES_MAX} bytes");
+        return Err(UsageError::new(problem));
+    }
+    let pattern = (*pattern).to_owned();
+    Ok(Forget { pattern, is_dry_run: given.is_dry_run, is_all: given.is_all })
+}
+
 fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError> {
     let mut given = Given::default();
     let mut parser = Parser::from_args(args.into_iter().map(with_two_dashes));
@@ -345,6 +406,8 @@ fn options(args: impl IntoIterator<Item = OsString>) -> Result<Given, UsageError
                 given.timeout = Some(timeout(&parser.value().map_err(plain)?)?);
             }
             Arg::Long("take-over") => given.takes_over = true,
+            Arg::Long("dry-run") => given.is_dry_run = true,
+            Arg::Long("all") => given.is_all = true,
             Arg::Short('h') | Arg::Long("help") => given.help = true,
             Arg::Short('V') => given.version = true,
             Arg::Long("version") => given.version = switch(&mut parser, "version")?,
@@ -441,6 +504,7 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
         Offline::Help(Topic::Carbyne) => print(out, HELP),
         Offline::Help(Topic::Serve) => print(out, HELP_SERVE),
         Offline::Help(Topic::Drain) => print(out, HELP_DRAIN),
+        Offline::Help(Topic::Forget) => print(out, HELP_FORGET),
         Offline::Help(Topic::Check) => print(out, HELP_CHECK),
         Offline::Help(Topic::Config) => print(out, HELP_CONFIG),
         Offline::Help(Topic::Query) => print(out, HELP_QUERY),
@@ -453,6 +517,17 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
 /// Asks a running node for cached points. Points go to `out`, everything else to `err`.
 pub fn run_query(query: &Query, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let run = query::run(query, out, err);
+    finish(run, out, err)
+}
+
+/// Has a running node drop points. What it did goes to `out`, everything else to `err`.
+pub fn run_forget(
+    config: &Config,
+    forget: &Forget,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> ExitCode {
+    let run = admin::run(&config.common.admin_socket, forget, out, err);
     finish(run, out, err)
 }
 

@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`limits`] | every hard bound, and what "full" does |
 //! | [`metric`] | the nouns that flow: name, point, batch, series; patterns of names |
-//! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink |
+//! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink, admin |
 //! | [`schema`] | storage-schemas and storage-aggregation rules |
 //! | [`cache`] | points that are not in their file yet; the order of writing |
 //! | [`wal`] | the write-ahead log: format, state, recovery; it touches no file |
@@ -41,7 +41,8 @@
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
 //! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
 //! | [`loadgen`] | a sender that outruns the node, and finds again what it sent |
-//! | [`config`], [`cli`], [`query`] | the configuration, the command line, a carbonlink client |
+//! | [`config`], [`cli`] | the configuration, the command line |
+//! | [`query`], [`admin`] | clients of a node's carbonlink port, and of its admin socket |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
 //! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
@@ -55,7 +56,8 @@
 //!    Accepting a batch never waits for room in another link, so cores cannot wait for each other
 //!    in a circle.
 //! 4. Every queue, table, buffer, name, batch, connection, retry and wait is bounded. Memory has
-//!    one budget in bytes, split evenly among the cores.
+//!    one budget in bytes, split evenly among the cores. Metrics that wait for the limit on new
+//!    files have a share of it, so that those with files go on beside any flood of new names.
 //! 5. Full means back-pressure for TCP (reading stops) and a counted drop for UDP.
 //! 6. Parsers accept any bytes without panicking, allocating without bound, or taking more than
 //!    linear time. All input is untrusted, our own files included.
@@ -87,6 +89,7 @@ pub mod tasks;
 pub mod loadgen;
 pub mod toolbox;
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod fatal;

@@ -16,12 +16,17 @@ fn main() -> ExitCode {
         Err(error) => return error.report(&mut err),
     };
     let path = match &command {
-        Command::Serve { config: path, .. } | Command::Drain(path) => path.as_deref(),
+        Command::Serve { config: path, .. }
+        | Command::Forget { config: path, .. }
+        | Command::Drain(path) => path.as_deref(),
         Command::Query(_) | Command::Offline(_) => None,
     };
     match cli::load(path) {
         Ok((config, _)) if matches!(command, Command::Drain(_)) => {
             node::drain(&config, &mut out, &mut err)
+        }
+        Ok((config, _)) if let Command::Forget { forget, .. } = &command => {
+            cli::run_forget(&config, forget, &mut out, &mut err)
         }
         Ok((config, notices)) => {
             let takes_over = matches!(command, Command::Serve { takes_over: true, .. });

@@ -113,6 +113,11 @@ reasons! {
     TimestampFuture = "timestamp_future",
     /// A datagram's point that came while the cache was full.
     CacheFull = "cache_full",
+    /// A point of a metric without a file, beyond the share of memory of those that wait for the
+    /// limit on new files.
+    NewNames = "new_names",
+    /// A waiting point of a metric that the operator had the node forget.
+    Forgotten = "forgotten",
     /// A point older than its file's retention, found when it was to be written.
     TooOld = "too_old",
     /// The oldest points of a metric whose file cannot be written, beyond the limit.
@@ -297,6 +302,10 @@ pub struct Gauges {
     pub wal_segments: u64,
     /// Points that found no room in the log yet.
     pub wal_unlogged: u64,
+    /// Metrics that wait for the limit on new files.
+    pub new_metrics: u64,
+    /// The memory that they take, in bytes.
+    pub new_bytes: u64,
 }
 
 impl Gauges {
@@ -312,6 +321,8 @@ impl Gauges {
         self.quarantined += other.quarantined;
         self.wal_segments += other.wal_segments;
         self.wal_unlogged += other.wal_unlogged;
+        self.new_metrics += other.new_metrics;
+        self.new_bytes += other.new_bytes;
         for (mine, theirs) in self.connections.iter_mut().zip(other.connections) {
             *mine += theirs;
         }
@@ -373,7 +384,7 @@ fn carbon_names(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64))
         emit(format_args!("avgUpdateTime"), micros / 1e6);
     }
     emit(format_args!("creates"), value(delta.creates));
-    // New files are put off, their points never dropped.
+    // New files are put off as long as there is room for their points.
     emit(format_args!("droppedCreates"), 0.0);
     emit(format_args!("errors"), value(delta.write_errors + delta.damaged_files));
     emit(format_args!("activeConnections"), value(gauges.connections.iter().sum()));
@@ -467,6 +478,8 @@ fn accounting(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("accounting.accept_errors"), value(total.accept_errors));
     emit(format_args!("accounting.patterns_given_up"), value(total.patterns_given_up));
     emit(format_args!("accounting.quarantined_metrics"), value(gauges.quarantined));
+    emit(format_args!("accounting.new_metrics"), value(gauges.new_metrics));
+    emit(format_args!("accounting.new_bytes"), value(gauges.new_bytes));
     emit(format_args!("accounting.memory_bytes"), value(gauges.bytes));
     emit(format_args!("accounting.connection_bytes"), value(gauges.connection_bytes));
     emit(format_args!("accounting.memory_budget_bytes"), value(gauges.budget_bytes));

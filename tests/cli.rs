@@ -128,6 +128,7 @@ fn help_is_short() {
         &["config", "-h"],
         &["config", "show", "-h"],
         &["query", "-h"],
+        &["forget", "-h"],
         &["help", "query"],
     ] {
         let output = run(args);
@@ -173,6 +174,15 @@ fn usage_errors() {
         "`query` reads no configuration: use --carbonlink HOST:PORT",
     );
     refused(&["--timeout", "1"], "--carbonlink and --timeout belong to `query`");
+    let one = |count| {
+        format!("`forget` takes one pattern, in quotes, not {count}: carbyne forget 'servers.web*'")
+    };
+    refused(&["forget"], &one(0));
+    refused(&["forget", "--all", "a", "b"], &one(2));
+    refused(&["forget", ""], "a pattern is one line of 1 to 32768 bytes");
+    refused(&["forget", "a\nb"], "a pattern is one line of 1 to 32768 bytes");
+    refused(&["forget", "--take-over", "a"], "`forget` takes --dry-run, --all and -c FILE");
+    refused(&["drain", "--all"], "--dry-run and --all belong to `forget`");
     refused(&["--carbonlnk", "x"], "unknown option `--carbonlnk`; did you mean `--carbonlink`?");
     refused(&["-c", "a", "-c", "b"], "--config is given twice");
     refused(&["-check-config=maybe"], "--check-config takes true or false");

@@ -251,6 +251,8 @@ fn bad_values() {
 fn bad_values_of_the_log() {
     let inside = "[whisper]\ndata-dir = \"/a/b/\"\n[wal]\ndirectory = \"/a/b/c\"";
     check(inside, "[wal] directory: \"/a/b/c\" is inside of data-dir \"/a/b/\"");
+    let socket = "[whisper]\ndata-dir = \"/a\"\n[common]\nadmin-socket = \"/a/s\"";
+    check(socket, "[common] admin-socket: \"/a/s\" is inside of data-dir \"/a\"");
     check("[wal]\nsync-mode = \"of\"", "sync-mode");
     check("[wal]\ncommit-interval = \"2s\"", "commit-interval");
 }

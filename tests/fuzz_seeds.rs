@@ -26,8 +26,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use carbyne::metric::point::Point;
-use carbyne::wal::{BLOCK_BYTES, Kind, Log, Mark, Options, Outcome, SegmentId};
+use carbyne::metric::point::{Arrival, Point};
+use carbyne::wal::{BLOCK_BYTES, BootId, Kind, Log, Mark, Options, Outcome, SegmentId};
 use support::seeds::{Chance, outcome};
 
 /// Bytes that mean something to some parser.
@@ -192,6 +192,7 @@ fn short_life(metric_count: u32, commit_count: u32) -> Vec<u8> {
         segments_max: 64,
         buffer_bytes: 32 << 10,
         inherited_segments: None,
+        boot_id: BootId([1; 16]),
     });
     let begun = Instant::now();
     let mut marks = vec![Mark::default(); usize::try_from(metric_count).expect("few")];
@@ -202,6 +203,19 @@ fn short_life(metric_count: u32, commit_count: u32) -> Vec<u8> {
             let point = Point { timestamp_s: 1_700_000_000 + round * 60, value: f64::from(number) };
             let segment = log.append(mark, || name.as_bytes(), point).expect("there is room");
             log.hold(segment);
+            // Some are written, some are logged again, and now and then all is synced.
+            log.set_time(1_700_000_000 + round * 61 + number);
+            let through = log.position();
+            let arrival = Arrival::new(point, 1_700_000_000);
+            match number % 4 {
+                1 => log.confirm(mark, || name.as_bytes(), through).expect("there is room"),
+                2 => {
+                    let rewritten = log.rewrite(mark, || name.as_bytes(), &[arrival; 3]);
+                    rewritten.expect("there is room");
+                }
+                3 if log.checkpoint_begun() => log.checkpoint_done(true),
+                _ => {}
+            }
         }
         while let Some(mut commit) = log.take_commit(begun, 1_700_000_000) {
             for part in commit.parts() {

@@ -26,9 +26,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
+    ("admin", &["wire", "sys"]),
     ("toolbox", &["limits", "metric", "schema", "whisper", "sys", "query"]),
     ("loadgen", &["limits", "metric", "wire", "whisper", "query", "sys"]),
-    ("cli", &["limits", "config", "query", "toolbox", "loadgen"]),
+    ("cli", &["limits", "wire", "config", "query", "admin", "toolbox", "loadgen"]),
     ("logging", &["config"]),
     ("fatal", &[]),
     (

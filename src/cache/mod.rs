@@ -20,6 +20,7 @@
 //! are kept for the next as long as they were needed lately (see [`Cache::begin_period`]).
 
 mod code;
+mod hidden;
 mod names;
 mod order;
 mod points;
@@ -29,6 +30,7 @@ mod table;
 use crate::metric::mark::Mark;
 use crate::metric::point::{Arrival, Point};
 use crate::sys::prefetch::prefetch;
+pub use hidden::NEW_METRIC_BYTES;
 use names::{NameAt, Names};
 pub use order::{FlushOrder, NextFlush, WriteStrategy};
 use points::{Chain, FrozenChain, Points, sort_last_wins};
@@ -116,6 +118,8 @@ pub struct Cache {
     points: Points,
     names: Names,
     hasher: ahash::RandomState,
+    /// Entries that [`Cache::find_many`] passes over, see `hidden`.
+    hidden_count: usize,
     /// Most blocks that were in use at once between the last two sweeps' beginnings.
     blocks_before: usize,
     waiting_count: u64,
@@ -138,6 +142,7 @@ impl Cache {
             points: Points::new(),
             names: Names::default(),
             hasher: ahash::RandomState::new(),
+            hidden_count: 0,
             blocks_before: 0,
             waiting_count: 0,
             writing_count: 0,
@@ -190,7 +195,7 @@ impl Cache {
     /// The entry of the metric with this canonical name, made if there was none; whether it was.
     pub fn find_or_add(&mut self, name: &[u8]) -> (MetricId, bool) {
         let hash = self.hasher.hash_one(name);
-        match self.find(hash, name) {
+        match self.find_also_hidden(hash, name) {
             Some(id) => (MetricId(id), false),
             None => (MetricId(self.add(hash, name)), true),
         }
@@ -206,7 +211,7 @@ impl Cache {
 
     /// The metric's entry, if the cache knows it.
     pub fn lookup(&self, name: &[u8]) -> Option<MetricId> {
-        self.find(self.hasher.hash_one(name), name).map(MetricId)
+        self.find_also_hidden(self.hasher.hash_one(name), name).map(MetricId)
     }
 
     /// The metric's canonical name.
@@ -407,7 +412,7 @@ impl Cache {
         let (mark, at) = (entry.mark, std::mem::take(&mut entry.name));
         let name: Box<[u8]> = self.names.get(at).into();
         let hash = self.hasher.hash_one(&*name);
-        let was_there = self.table.remove(hash, metric.0);
+        let was_there = self.table.remove(hash, metric.0) || self.remove_hidden(hash, metric.0);
         assert!(was_there, "an entry with a name is in the name table");
         self.entries.give(metric.0);
         self.names.forget(at);
@@ -497,7 +502,8 @@ impl Cache {
         while let Some(emptied) = self.names.begin_to_empty() {
             for (at, name) in emptied.names() {
                 let hash = self.hasher.hash_one(name);
-                let id = self.table.find(hash, |id| self.entries.get(id).name == at);
+                let is_at = |id| self.entries.get(id).name == at;
+                let id = self.table.find(hash, is_at).or_else(|| self.table.find(!hash, is_at));
                 let id = id.expect("a name that is not forgotten has an entry");
                 self.entries.get_mut(id).name = self.names.add(name);
             }

@@ -13,7 +13,7 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
     if !reading.errors.iter().any(|error| error.place.key == "listen") {
         shared_ports(label, reading);
     }
-    log_in_tree(label, reading);
+    paths_in_tree(label, reading);
     let read_timeout = reading.settings.get("carbonlink", "read-timeout");
     let idle_timeout = reading.settings.get("carbonlink", "idle-timeout");
     if read_timeout.origin != Origin::Default && idle_timeout.origin == Origin::Default {
@@ -25,14 +25,15 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
 }
 
 /// In the data directory every file is a metric to other programs.
-fn log_in_tree(label: &str, reading: &mut Reading) {
-    let settings = &reading.settings;
-    let (directory, data_dir) =
-        (settings.text("wal", "directory"), settings.text("whisper", "data-dir"));
-    if !directory.is_empty() && Path::new(directory).starts_with(data_dir) {
-        let place = place(label, settings.get("wal", "directory"));
-        let problem = format!("\"{directory}\" is inside of data-dir \"{data_dir}\"");
-        reading.errors.push(ConfigError { place, problem, suggestion: None });
+fn paths_in_tree(label: &str, reading: &mut Reading) {
+    for (section, key) in [("wal", "directory"), ("common", "admin-socket")] {
+        let settings = &reading.settings;
+        let (path, data_dir) = (settings.text(section, key), settings.text("whisper", "data-dir"));
+        if !path.is_empty() && Path::new(path).starts_with(data_dir) {
+            let place = place(label, settings.get(section, key));
+            let problem = format!("\"{path}\" is inside of data-dir \"{data_dir}\"");
+            reading.errors.push(ConfigError { place, problem, suggestion: None });
+        }
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Common {
     pub metric_interval: Duration,
     /// Cores to use; 0 = every core the process may use.
     pub shards: usize,
+    /// Where the node takes commands of its own user.
+    pub admin_socket: PathBuf,
 }
 
 /// Where the rules for new files come from.
@@ -273,6 +275,10 @@ impl Config {
                 graph_prefix: s.text("common", "graph-prefix").replace("{host}", &host_name()),
                 metric_interval: s.duration("common", "metric-interval"),
                 shards: s.number("common", "shards"),
+                admin_socket: match s.text("common", "admin-socket") {
+                    "" => beside(Path::new(s.text("whisper", "data-dir")), ".admin"),
+                    path => PathBuf::from(path),
+                },
             },
             whisper: whisper(s, embedded),
             cache: Cache {
@@ -347,7 +353,7 @@ fn wal(s: &Settings) -> Wal {
         sync_mode,
         commit_interval: s.duration("wal", "commit-interval"),
         directory: match s.text("wal", "directory") {
-            "" => wal_directory(Path::new(s.text("whisper", "data-dir"))),
+            "" => beside(Path::new(s.text("whisper", "data-dir")), ".wal"),
             directory => PathBuf::from(directory),
         },
         max_size: s.number("wal", "max-size"),
@@ -356,11 +362,11 @@ fn wal(s: &Settings) -> Wal {
     }
 }
 
-/// Where the log is when the file does not say: beside the data directory, because in it every file
-/// is a metric to other programs.
-fn wal_directory(data_dir: &Path) -> PathBuf {
+/// Where something is when the file does not say: beside the data directory, because in it every
+/// file is a metric to other programs.
+fn beside(data_dir: &Path, ending: &str) -> PathBuf {
     let mut name = data_dir.file_name().unwrap_or_default().to_owned();
-    name.push(".wal");
+    name.push(ending);
     data_dir.with_file_name(name)
 }
 

@@ -212,6 +212,13 @@ static COMMON: Section = Section {
              on, but no more than the CPU quotas of its control groups give time for, rounded up. \
              The log says at the start what decided.",
         ),
+        own(
+            "admin-socket",
+            Kind::OptionalPath,
+            "",
+            "Socket on which the node takes commands of its own user, such as `carbyne forget`; \
+             \"\" = beside data-dir, under its name with \".admin\" appended.",
+        ),
         later(
             "metric-endpoint",
             Kind::Endpoint,

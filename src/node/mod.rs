@@ -1,6 +1,7 @@
 //! Assembly of a node from its configuration: checks, sockets, cores, and the main thread that
 //! passes signals on, watches the schema files and conducts the stop.
 
+mod admin;
 mod announce;
 mod drain;
 mod listen;
@@ -33,6 +34,7 @@ use crate::sys::heap;
 use crate::sys::mesh;
 use crate::sys::preflight;
 use crate::sys::socket::Sharing;
+use crate::tasks::admin::{CoreLine as AdminLine, line as admin_line};
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
 use log_directory::NodeLog;
@@ -69,6 +71,9 @@ struct CoreLine {
     bell: Doorbell,
     handle: CoreHandle,
 }
+
+/// Both lines to each core.
+type Lines = (Vec<CoreLine>, Vec<AdminLine>);
 
 /// A running node, as the main thread holds it.
 struct Node {
@@ -123,15 +128,17 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
 
     let (sender, reports) = mpsc::channel();
     forward_signals(sender.clone());
-    let cores = start_cores(config, &sizes, &rules, sockets, &sender, log.as_mut());
+    let (cores, admin_lines) = start_cores(config, &sizes, &rules, sockets, &sender, log.as_mut());
     let mut node = Node { cores, reports, log, lock, released_count: 0 };
     node.recover();
     node.order_all(|| Order::Serve);
     let mut early = None;
     // Some cores receive already.
     node.wait_for_all(&Report::Ready, |signal| early = early.or(Some(signal)));
+    let admin_socket = admin::start(&config.common.admin_socket, admin_lines);
     announce::announce(config, &sizes, &announced);
     let signal = early.unwrap_or_else(|| node.watch(&mut rule_files));
+    drop(admin_socket);
     stop::stop(node, signal, config.whisper.enabled)
 }
 
@@ -190,13 +197,16 @@ fn start_cores(
     sockets: listen::Sockets,
     sender: &Sender<Report>,
     mut log: Option<&mut NodeLog>,
-) -> Vec<CoreLine> {
+) -> Lines {
     let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::QUESTIONS_MAX)
         .unwrap_or_else(|error| die(Fatal::Writer, &format!("link the cores: {error}")));
     let mut cores = Vec::with_capacity(sizes.shards());
+    let mut admin_lines = Vec::with_capacity(sizes.shards());
     for ((number, links), sockets) in (0u16..).zip(links).zip(sockets.per_core) {
         let bell = links.own_bell.clone();
         let (orders, from_main) = RingBuffer::new(ORDERS_MAX);
+        let (admin_line, admin) = admin_line(bell.clone());
+        admin_lines.push(admin_line);
         let plan = plan::core_plan(
             config,
             sizes,
@@ -211,6 +221,7 @@ fn start_cores(
                     .as_mut()
                     .map(|log| (log.shard_options(number), log.core_plan(number, bell.clone()))),
                 newcomers: log.as_ref().map(|log| log.newcomers()),
+                admin,
             },
         );
         let name = format!("core-{number}");
@@ -221,7 +232,7 @@ fn start_cores(
     if let Some(log) = log {
         log.start_checkpoints();
     }
-    cores
+    (cores, admin_lines)
 }
 
 impl Node {

@@ -21,6 +21,7 @@ use crate::shard::{LINKS_PERCENT, ShardOptions};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
+use crate::tasks::admin::AdminEnd;
 use crate::tasks::commit::LogPlan;
 use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
 use crate::tasks::report::ReportOptions;
@@ -124,6 +125,7 @@ pub(crate) struct Ends {
     pub(crate) sockets: CoreSockets,
     pub(crate) log: Option<(wal::Options, LogPlan)>,
     pub(crate) newcomers: Option<Newcomers>,
+    pub(crate) admin: AdminEnd,
 }
 
 /// The plan of one core.
@@ -151,6 +153,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         newcomers: ends.newcomers,
         flush_interval: config.whisper.flush_interval,
         log,
+        admin: ends.admin,
         report: (number == 0 && !config.common.metric_interval.is_zero()).then(|| ReportOptions {
             prefix: config.common.graph_prefix.clone(),
             interval: config.common.metric_interval,

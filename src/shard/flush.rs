@@ -144,6 +144,7 @@ impl Shard {
     pub fn begin_sweep(&mut self) {
         self.counters.sweeps += 1;
         self.begin_urgent();
+        self.new_names.begin_sweep(self.creates.is_limited());
         self.cache.begin_period();
         self.release_some();
         if self.updates.is_limited() {
@@ -201,21 +202,32 @@ impl Shard {
     fn find_flush(&mut self, now: Instant, job: &mut FlushJob) -> NextJob {
         let elapsed_s = self.elapsed_s(now);
         for _ in 0..SKIPS_MAX {
-            let metric = match self.next_creation(now).or_else(|| self.next_urgent()) {
-                Some(metric) => metric,
-                None => match self.order.next(&self.cache, |metric| self.cache.place(metric)) {
-                    NextFlush::Metric(metric) => metric,
-                    NextFlush::Busy => {
-                        self.release_some();
-                        return NextJob::Busy;
+            let first = self.next_creation(now).or_else(|| self.next_urgent());
+            if let Some(metric) = first.or_else(|| self.next_undecided()) {
+                if self.prepare(metric, now, elapsed_s, job) {
+                    return NextJob::Ready;
+                }
+                continue;
+            }
+            match self.order.next(&self.cache, |metric| self.cache.place(metric)) {
+                // It has a queue of its own.
+                NextFlush::Metric(metric) if self.files.is_queued(metric) => {}
+                NextFlush::Metric(metric) => {
+                    if self.prepare(metric, now, elapsed_s, job) {
+                        self.new_names.end_turn();
+                        return NextJob::Ready;
                     }
-                    NextFlush::Done => return NextJob::SweepOver,
-                },
-            };
-            if self.prepare(metric, now, elapsed_s, job) {
-                return NextJob::Ready;
+                }
+                NextFlush::Busy => {
+                    self.new_names.end_turn();
+                    self.release_some();
+                    return NextJob::Busy;
+                }
+                NextFlush::Done if self.new_names.has_rest() => self.new_names.end_turn(),
+                NextFlush::Done => return NextJob::SweepOver,
             }
         }
+        self.new_names.end_turn();
         NextJob::Busy
     }
 
@@ -317,6 +329,7 @@ impl Shard {
             Outcome::Pending => unreachable!("a job comes back with an outcome"),
             Outcome::Written(written) => {
                 let known = job.known.as_ref().expect("a written file is known");
+                self.no_longer_new(metric);
                 self.files.written(metric, known, written.checked, elapsed_s);
                 self.cache.set_place(metric, known.inode);
                 self.confirm(job, written);
@@ -329,14 +342,12 @@ impl Shard {
             }
             Outcome::Missing => {
                 self.keep_all(metric);
-                self.files.missing(metric);
-                self.creations.push_back(metric);
+                self.found_missing(metric);
                 None
             }
             Outcome::SetAside { reason, aside } => {
                 self.keep_all(metric);
-                self.files.missing(metric);
-                self.creations.push_back(metric);
+                self.create_first(metric);
                 self.counters.damaged_files += 1;
                 let name = String::from_utf8_lossy(self.cache.name(metric));
                 Some(FlushNews::SetAside(format!(

@@ -223,7 +223,7 @@ impl Shard {
         let mut scratch = std::mem::take(&mut self.name_scratch);
         match self.canonical_checked(name, &mut scratch) {
             Ok(name) => match owner(name, self.options.shard_count) {
-                owner if owner == self.options.id => self.accept_named(name, point),
+                owner if owner == self.options.id => self.accept_own(name, point),
                 owner => batch::push(&mut batches[owner.index()], name, point),
             },
             Err(error) => self.refuse_received(Receiver::Own, reason_of_name(error)),
@@ -272,6 +272,13 @@ impl Shard {
         }
     }
 
+    /// Takes points of the node's own metrics that another shard has gathered.
+    pub fn accept_own_batch(&mut self, batch: &[u8]) {
+        for (name, point) in batch::records(batch) {
+            self.accept_own(name, point);
+        }
+    }
+
     /// The helper has taken the oldest lines it was lent, and all their points are here: takes the
     /// points that were held for it.
     pub fn lines_taken(&mut self) {
@@ -295,15 +302,8 @@ impl Shard {
         self.accept_named(name, point);
     }
 
-    fn accept_named(&mut self, name: &[u8], point: Point) {
-        let (metric, is_new) = self.cache.find_or_add(name);
-        if is_new {
-            self.files.begin(metric);
-        }
-        self.accept(metric, point);
-    }
-
-    fn accept(&mut self, metric: MetricId, point: Point) {
+    /// Takes a point into the cache, by way of the log.
+    pub(super) fn accept(&mut self, metric: MetricId, point: Point) {
         self.counters.accepted += 1;
         if !self.log_point(metric, point) {
             return;

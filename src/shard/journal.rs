@@ -337,9 +337,12 @@ impl Shard {
                 self.counters.drop_points(DropReason::NameComponent, 1);
                 continue;
             }
-            let (metric, is_new) = self.cache.find_or_add(name);
-            if is_new {
-                self.files.begin(metric);
+            if self.refuse_new(name) {
+                continue;
+            }
+            let (metric, is_added) = self.cache.find_or_add(name);
+            if is_added {
+                self.begin(metric);
             }
             let journal = self.journal.as_mut().expect("only a log is inherited");
             if self.cache.hold(metric, INHERITANCE) {
@@ -347,6 +350,7 @@ impl Shard {
             }
             let is_replacing = self.cache.push(metric, arrival);
             self.counters.replaced += u64::from(is_replacing);
+            self.charge(metric);
         }
         let journal = self.journal.as_mut().expect("only a log is inherited");
         journal.replayed = journal.replayed.max(batch.through);

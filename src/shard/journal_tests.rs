@@ -15,13 +15,13 @@ use crate::whisper::{Bases, Header};
 const NOW_S: u32 = 1_800_000_000;
 const SEGMENT_BYTES: u32 = 256 << 10;
 
-struct World {
-    shard: Shard,
+pub(super) struct World {
+    pub(super) shard: Shard,
     now: Instant,
 }
 
 impl World {
-    fn new(inherited_segments: Option<u32>, updates_per_s: f64) -> World {
+    pub(super) fn new(inherited_segments: Option<u32>, updates_per_s: f64) -> World {
         let options = ShardOptions { updates_per_s, ..tests::options() };
         let log = Options {
             run: 1,
@@ -40,14 +40,14 @@ impl World {
         World { shard, now }
     }
 
-    fn send(&mut self, name: &str, age_s: u32) {
+    pub(super) fn send(&mut self, name: &str, age_s: u32) {
         let timestamp = f64::from(NOW_S - age_s);
         let received = Received { name: name.as_bytes(), value: timestamp / 3.0, timestamp };
         self.shard.ingest(Receiver::Tcp, received);
     }
 
     /// One commit, if there is something to commit.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         let log = self.shard.log().expect("it has one");
         let Some(mut commit) = log.take_commit(self.now, NOW_S) else { return };
         commit.parts().for_each(|part| part.outcome = wal::Outcome::Synced);
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// Commits, makes a checkpoint, and gives up what can go.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         self.commit();
         self.shard.begin_checkpoint();
         self.shard.end_checkpoint();
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    fn files(&mut self) -> u32 {
+    pub(super) fn files(&mut self) -> u32 {
         self.shard.log().expect("it has one").file_count()
     }
 }

@@ -8,15 +8,19 @@
 //! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `unsynced`: which files may be written before the next sync of all.
+//! - `new_names`: metrics without a file, or of which nobody knows yet whether they have one.
+//! - `forget`: points that are not to be written any more.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 //! - `memory`: what connections hold, of unfinished messages and of unread answers.
 
 pub mod flush;
+pub mod forget;
 mod ingest;
 mod journal;
 mod lend;
 pub mod memory;
+mod new_names;
 pub mod query;
 pub mod route;
 mod series;
@@ -35,6 +39,7 @@ pub use ingest::Intake;
 use journal::Journal;
 pub use journal::Replayed;
 use memory::{Held, Share};
+use new_names::NewNames;
 use route::{Outbox, ShardId};
 use series::SeriesFiles;
 use throttle::Throttle;
@@ -48,12 +53,21 @@ const RESUME_PERCENT: usize = 90;
 /// forgotten, and their files are opened anew when points come again.
 const INDEX_PERCENT: usize = 38;
 
+/// Metrics that wait for the limit on new files may take this share, with their names and points;
+/// beyond it their points are dropped, see `new_names`. A quarter leaves known metrics room for
+/// three times as much, and of a budget of 1 GiB holds a million names.
+pub const NEW_PERCENT: usize = 25;
+
 /// Buffers of the links may take this share.
 pub const LINKS_PERCENT: usize = 10;
 
 const _: () = assert!(
     INDEX_PERCENT + Share::sum_percent() + LINKS_PERCENT < RESUME_PERCENT,
     "what is there without points must leave room to resume"
+);
+const _: () = assert!(
+    NEW_PERCENT + Share::sum_percent() + LINKS_PERCENT < RESUME_PERCENT,
+    "new names that wait for hours must leave room to resume"
 );
 
 /// What a shard is told at its start.
@@ -95,6 +109,7 @@ pub struct Shard {
     files: SeriesFiles,
     /// Metrics found without a file, in the order they were found.
     creations: VecDeque<MetricId>,
+    new_names: NewNames,
     updates: Throttle,
     creates: Throttle,
     outbox: Outbox,
@@ -121,6 +136,7 @@ impl Shard {
             order: FlushOrder::new(options.strategy),
             files: SeriesFiles::default(),
             creations: VecDeque::new(),
+            new_names: NewNames::default(),
             updates: Throttle::new(options.updates_per_s, now),
             creates: Throttle::new(options.creates_per_s, now),
             outbox,
@@ -246,7 +262,7 @@ impl Shard {
     pub fn bytes(&self) -> usize {
         let late = self.journal.as_ref().map_or(0, Journal::late_bytes);
         let others = self.outbox.bytes() + self.held.bytes() + late + self.unsynced.bytes();
-        self.cache.bytes() + others
+        self.cache.bytes() + others + self.new_names.bytes()
     }
 
     /// The shard's gauges; the caller knows the connections.
@@ -263,6 +279,8 @@ impl Shard {
             connections: [0; 3],
             wal_segments: self.journal.as_ref().map_or(0, |it| u64::from(it.log.file_count())),
             wal_unlogged: self.journal.as_ref().map_or(0, Journal::late_count),
+            new_metrics: self.files.new_count(),
+            new_bytes: self.files.new_bytes() as u64,
         }
     }
 
@@ -275,7 +293,9 @@ impl Shard {
         let mut forgotten_count = 0;
         let limit = self.options.budget_bytes / 100 * INDEX_PERCENT;
         let end = self.cache.id_end();
-        if self.journal.as_ref().is_some_and(Journal::has_late) {
+        // A flood of names makes the index large until they are decided. Known metrics that have no
+        // points at this moment would be forgotten for it, and then wait behind all of them.
+        if self.has_late() || self.has_many_undecided() {
             return;
         }
         for _ in 0..SLICE.min(end) {
@@ -284,13 +304,8 @@ impl Shard {
             }
             self.forget_cursor = (self.forget_cursor + 1) % end;
             if let Some(metric) = self.cache.metric_at(self.forget_cursor)
-                && let Some((mark, name)) = self.cache.forget(metric)
+                && self.forget_entry(metric)
             {
-                if let Some(journal) = &mut self.journal {
-                    journal.log.forget(mark, &name);
-                }
-                self.files.forget(metric);
-                self.unsynced.forget(metric);
                 forgotten_count += 1;
             }
         }
@@ -314,5 +329,7 @@ impl Shard {
 
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod new_names_tests;
 #[cfg(test)]
 mod tests;

@@ -169,6 +169,7 @@ impl Shard {
     /// The header of a metric's file has changed: what is remembered of it is void.
     pub fn header_changed(&mut self, name: &[u8]) {
         if let Some(metric) = self.cache.lookup(name) {
+            self.no_longer_new(metric);
             self.files.header_changed(metric, self.cache.is_writing(metric));
         }
     }

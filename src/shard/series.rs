@@ -37,17 +37,38 @@ pub struct Known {
 
 #[derive(Debug, Clone, Copy, Default)]
 enum FileState {
-    /// Never looked at.
+    /// Not looked at, or what was known of it is void.
     #[default]
     Unseen,
+    /// Not looked at, and in the queue of those that are to be, see `shard::new_names`.
+    Queued,
+    /// Not looked at, and of one of the node's own metrics.
+    Own,
     /// Opened and valid.
     Known { header: u16, checked_s: u32, bases: [u32; BASES_KEPT] },
     /// Its header was changed while a write was under way: what that write remembers is void.
     Changed,
     /// There is none: it must be created. What was to be done with it has failed so often in a row.
-    Missing { failures: u8, is_told: bool },
+    /// `new_bytes`: what the metric takes of the share of new names; 0 if it needs none.
+    Missing { failures: u8, is_told: bool, new_bytes: u32 },
     /// It could not be written, so often in a row. `is_told`: the operator knows why not.
-    Failing { failures: u8, is_told: bool, is_own_fault: bool, retry_s: u32 },
+    Failing { failures: u8, is_told: bool, is_own_fault: bool, retry_s: u32, new_bytes: u32 },
+}
+
+impl FileState {
+    fn is_failing(self) -> u64 {
+        u64::from(matches!(self, FileState::Failing { .. }))
+    }
+
+    /// What the metric takes of the share of new names.
+    fn new_bytes(self) -> u32 {
+        match self {
+            FileState::Missing { new_bytes, .. } | FileState::Failing { new_bytes, .. } => {
+                new_bytes
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Whether a metric's file may be written now, and how.
@@ -76,15 +97,83 @@ pub(crate) struct SeriesFiles {
     /// Distinct headers; a tree has as many as it had schemas.
     headers: Vec<Header>,
     failing_count: u64,
+    /// Metrics that take a part of the share of new names, and what all of them take.
+    new_count: u64,
+    new_bytes: usize,
 }
 
 impl SeriesFiles {
-    /// A metric got an entry.
+    /// A metric got an entry and is put into the queue of those to be looked at.
     pub(crate) fn begin(&mut self, metric: MetricId) {
+        self.begin_as(metric, FileState::Queued);
+    }
+
+    /// One of the node's own metrics got an entry.
+    pub(crate) fn begin_own(&mut self, metric: MetricId) {
+        self.begin_as(metric, FileState::Own);
+    }
+
+    fn begin_as(&mut self, metric: MetricId, state: FileState) {
         while metric.index() >> CHUNK_BITS >= self.chunks.len() {
             self.chunks.push(vec![FileState::Unseen; CHUNK_STATES]);
         }
-        self.set(metric, FileState::Unseen);
+        self.set(metric, state);
+    }
+
+    /// Whether the metric is in the queue of those to be looked at.
+    pub(crate) fn is_queued(&self, metric: MetricId) -> bool {
+        matches!(self.state(metric), FileState::Queued)
+    }
+
+    /// The metric is taken out of that queue; false if it was not in it.
+    pub(crate) fn take_queued(&mut self, metric: MetricId) -> bool {
+        let was_queued = self.is_queued(metric);
+        if was_queued {
+            self.set(metric, FileState::Unseen);
+        }
+        was_queued
+    }
+
+    /// Whether it is one of the node's own metrics, never looked at.
+    pub(crate) fn is_own(&self, metric: MetricId) -> bool {
+        matches!(self.state(metric), FileState::Own)
+    }
+
+    /// Whether there is something under the file's name, as far as is known: a file, or what
+    /// hinders us from having one.
+    pub(crate) fn has_file(&self, metric: MetricId) -> bool {
+        match self.state(metric) {
+            FileState::Known { .. } | FileState::Changed => true,
+            FileState::Failing { new_bytes, .. } => *new_bytes == 0,
+            FileState::Unseen | FileState::Queued | FileState::Own => false,
+            FileState::Missing { .. } => false,
+        }
+    }
+
+    /// Whether the metric has no file and takes a part of the share of new names.
+    pub(crate) fn is_new(&self, metric: MetricId) -> bool {
+        self.state(metric).new_bytes() > 0
+    }
+
+    /// What new names take of their share, in bytes.
+    pub(crate) fn new_bytes(&self) -> usize {
+        self.new_bytes
+    }
+
+    /// How many they are.
+    pub(crate) fn new_count(&self) -> u64 {
+        self.new_count
+    }
+
+    /// A metric without a file takes so much of the share from now on, or nothing.
+    pub(crate) fn set_new_bytes(&mut self, metric: MetricId, bytes: usize) {
+        let mut state = *self.state(metric);
+        if let FileState::Missing { new_bytes, .. } | FileState::Failing { new_bytes, .. } =
+            &mut state
+        {
+            *new_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.set(metric, state);
+        }
     }
 
     /// A metric lost its entry.
@@ -122,7 +211,9 @@ impl SeriesFiles {
         known: &mut Option<Known>,
     ) -> Readiness {
         match *self.state(metric) {
-            FileState::Unseen | FileState::Changed => Readiness::Open,
+            FileState::Unseen | FileState::Queued | FileState::Own | FileState::Changed => {
+                Readiness::Open
+            }
             FileState::Missing { .. } => Readiness::Create,
             FileState::Failing { retry_s, is_own_fault, .. } if elapsed_s < retry_s => {
                 Readiness::Later { is_own_fault }
@@ -174,14 +265,15 @@ impl SeriesFiles {
     pub(crate) fn missing(&mut self, metric: MetricId) {
         // It is looked for before each try to create it; that it is still missing is no news.
         let (failures, is_told) = self.failures(metric);
-        self.set(metric, FileState::Missing { failures, is_told });
+        let new_bytes = self.state(metric).new_bytes();
+        self.set(metric, FileState::Missing { failures, is_told, new_bytes });
     }
 
     /// How often in a row the metric's file could not be written, and whether that was told.
     fn failures(&self, metric: MetricId) -> (u8, bool) {
         match *self.state(metric) {
             FileState::Failing { failures, is_told, .. }
-            | FileState::Missing { failures, is_told } => (failures, is_told),
+            | FileState::Missing { failures, is_told, .. } => (failures, is_told),
             _ => (0, false),
         }
     }
@@ -205,7 +297,9 @@ impl SeriesFiles {
         let retry_s = elapsed_s + wait_s(failures);
         let failures = failures.saturating_add(1);
         let is_told = was_told || tells;
-        self.set(metric, FileState::Failing { failures, is_told, is_own_fault, retry_s });
+        let new_bytes = self.state(metric).new_bytes();
+        let state = FileState::Failing { failures, is_told, is_own_fault, retry_s, new_bytes };
+        self.set(metric, state);
     }
 
     /// Every failed file may be tried again at once.
@@ -226,10 +320,11 @@ impl SeriesFiles {
 
     fn set(&mut self, metric: MetricId, state: FileState) {
         let place = &mut self.chunks[metric.index() >> CHUNK_BITS][metric.index() % CHUNK_STATES];
-        let was = u64::from(matches!(place, FileState::Failing { .. }));
-        let is = u64::from(matches!(state, FileState::Failing { .. }));
-        *place = state;
-        self.failing_count = self.failing_count + is - was;
+        let was = std::mem::replace(place, state);
+        self.failing_count = self.failing_count + state.is_failing() - was.is_failing();
+        self.new_bytes = self.new_bytes + state.new_bytes() as usize - was.new_bytes() as usize;
+        let is_new = |state: FileState| u64::from(state.new_bytes() > 0);
+        self.new_count = self.new_count + is_new(state) - is_new(was);
     }
 
     /// The header's number; `None` in a tree with more than 65,535 different headers.

@@ -12,7 +12,7 @@ use crate::schema::Rules;
 use crate::stats::{DropReason, Receiver};
 use crate::whisper::{Bases, Header};
 
-const NOW_S: u32 = 1_800_000_000;
+pub(super) const NOW_S: u32 = 1_800_000_000;
 
 pub(super) fn options() -> ShardOptions {
     ShardOptions {
@@ -32,29 +32,29 @@ pub(super) fn options() -> ShardOptions {
     }
 }
 
-struct World {
-    shard: Shard,
-    now: Instant,
-    files: BTreeMap<String, BTreeMap<u32, f64>>,
+pub(super) struct World {
+    pub(super) shard: Shard,
+    pub(super) now: Instant,
+    pub(super) files: BTreeMap<String, BTreeMap<u32, f64>>,
     /// What the shard told of outcomes.
     told: usize,
 }
 
 impl World {
-    fn new(options: ShardOptions) -> World {
+    pub(super) fn new(options: ShardOptions) -> World {
         let now = Instant::now();
         let mut shard = Shard::new(options, Arc::new(Rules::default()), now);
         shard.set_time(NOW_S);
         World { shard, now, files: BTreeMap::new(), told: 0 }
     }
 
-    fn send(&mut self, name: &str, timestamp: f64, value: f64) {
+    pub(super) fn send(&mut self, name: &str, timestamp: f64, value: f64) {
         let received = Received { name: name.as_bytes(), value, timestamp };
         self.shard.ingest(Receiver::Tcp, received);
     }
 
     /// One sweep; `fault` says what becomes of a path, `None` that it is written.
-    fn sweep(&mut self, fault: impl Fn(&str) -> Option<Outcome>) -> usize {
+    pub(super) fn sweep(&mut self, fault: impl Fn(&str) -> Option<Outcome>) -> usize {
         self.shard.begin_sweep();
         let mut job = FlushJob::empty();
         let mut written = 0;
@@ -82,8 +82,9 @@ impl World {
             job.outcome = Outcome::Missing;
             return false;
         }
-        if let Some(spec) = &job.create {
-            let header = Header::new(spec).unwrap();
+        if job.known.is_none() {
+            let found = || Rules::default().resolve("").spec;
+            let header = Header::new(&job.create.clone().unwrap_or_else(found)).unwrap();
             // Later files lie in front of earlier ones.
             let inode = 1_000_000 - self.files.len() as u64;
             job.known = Some(Known { header, inode, bases: Bases::EMPTY });
@@ -96,7 +97,7 @@ impl World {
         true
     }
 
-    fn check_accounts(&self) {
+    pub(super) fn check_accounts(&self) {
         let counters = &self.shard.counters;
         let gauges = self.shard.gauges();
         let received: u64 = counters.received.iter().sum();
@@ -108,7 +109,7 @@ impl World {
     }
 }
 
-fn failed(is_own_fault: bool) -> Outcome {
+pub(super) fn failed(is_own_fault: bool) -> Outcome {
     Outcome::Failed { action: "write series file", reason: "no".to_owned(), is_own_fault }
 }
 

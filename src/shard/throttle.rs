@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+/// The last tokens are for those who most often give theirs back within milliseconds: so many, and
+/// they come round often enough.
+const RESERVE: f64 = 256.0;
+
 /// A token bucket over monotonic time: at most one second's worth may be saved up.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -34,6 +38,11 @@ impl Throttle {
         }
         self.tokens -= 1.0;
         true
+    }
+
+    /// Whether fewer tokens are left than [`RESERVE`], or than half a second's worth.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_limited() && self.tokens < RESERVE.min(self.per_s / 2.0)
     }
 
     /// Gives a token back that was not needed.

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "the one place where the kernel's interfaces are called")]
 
+pub mod admin_socket;
 pub mod cgroup;
 pub mod clock;
 pub mod cpu;

@@ -22,6 +22,7 @@ use crate::sys::doorbell::{Doorbell, Listening};
 use crate::sys::executor::{may_take, wait_for_turn};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
+use crate::tasks::admin::AdminEnd;
 use crate::tasks::commit::LogKeeper;
 use crate::tasks::event::{Event, Turns};
 use crate::tasks::share::Sharing;
@@ -156,6 +157,8 @@ pub struct Core {
     pub loggable: Event,
     /// This core's end of its log, if there is one.
     pub log: Option<LogKeeper>,
+    /// Where the admin thread asks this core.
+    pub admin: AdminEnd,
     /// Small things for the writer to do beside its batches.
     pub errands: RefCell<VecDeque<Errand>>,
     /// How busy the connections are, and whether lines may be lent.
@@ -189,6 +192,8 @@ pub struct CoreParts {
     pub connections_max: usize,
     /// This core's end of its log.
     pub log: Option<LogKeeper>,
+    /// Where the admin thread asks this core.
+    pub admin: AdminEnd,
 }
 
 impl Core {
@@ -217,6 +222,7 @@ impl Core {
             flushable: Event::default(),
             loggable: Event::default(),
             log: parts.log,
+            admin: parts.admin,
             errands: RefCell::new(VecDeque::new()),
             sharing: Sharing::default(),
             stage: Cell::new(Stage::Recovering),

@@ -14,6 +14,7 @@ use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
+use crate::tasks::admin;
 use crate::tasks::commit;
 use crate::tasks::core::{Core, Order, Report, Stage};
 use crate::tasks::flush::Writer;
@@ -31,6 +32,7 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
         loop {
             let mut found = writer.collect(&core);
             found |= commit::collect(&core);
+            found |= admin::collect(&core);
             found |= take_orders(&core);
             found |= take_spent(&core);
             found |= take_batch(&core);
@@ -145,7 +147,7 @@ fn answer_here(core: &Core, asker: Option<ShardId>, question: Question) -> Optio
             Answer::Points(ticket, core.shard.borrow().page_of(&names, bytes_max))
         }
         Question::Own(ticket, batch) => {
-            core.with_shard(|shard| shard.accept_batch(&batch));
+            core.with_shard(|shard| shard.accept_own_batch(&batch));
             Answer::Own(ticket)
         }
         Question::Stats(ticket) => Answer::Stats(ticket, Box::new(core.stats())),
@@ -309,7 +311,8 @@ fn take_answers(core: &Core) -> bool {
 
 /// Whether another look at the links would find something to do.
 fn something_waits(core: &Core, writer: &Writer) -> bool {
-    if writer.has_finished() || commit::has_answers(core) || !core.orders.borrow().is_empty() {
+    let has_answers = writer.has_finished() || commit::has_answers(core);
+    if has_answers || admin::has_question(core) || !core.orders.borrow().is_empty() {
         return true;
     }
     let takes_batches = !is_held_back(core, &mut core.shard.borrow_mut());

@@ -152,7 +152,8 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>, interval: Duration) -> Task<(
         while core.stage.get() < Stage::Draining {
             let can_go_on = |core: &Core| {
                 let mut shard = core.shard.borrow_mut();
-                sent_last && (shard.must_flush() || shard.can_create(Instant::now()))
+                let has_work = shard.must_flush() || shard.must_decide();
+                sent_last && (has_work || shard.can_create(Instant::now()))
             };
             core.flushable
                 .until(|| is_due.get() || core.stage.get() >= Stage::Draining || can_go_on(&core))
@@ -184,6 +185,9 @@ fn start_ticking(core: &Rc<Core>, is_due: &Rc<Cell<bool>>, interval: Duration) {
 async fn sweep(core: &Core, writer: &Writer) -> u64 {
     let before = writer.sent_jobs.get();
     core.with_shard(Shard::begin_sweep);
+    if let Some(text) = core.with_shard(|shard| shard.take_new_names_news(Instant::now())) {
+        log::warn!("{text}");
+    }
     loop {
         let is_sealing = || core.stage.get() == Stage::Sealing;
         core.flushable.until(|| is_sealing() || !writer.idle.borrow().is_empty()).await;

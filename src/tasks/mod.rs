@@ -20,10 +20,12 @@
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
 //! - *room*: one task; tells the operator when senders are kept waiting for long.
+//! - *admin*: one thread for the node; does what an operator asks over the admin socket.
 //! - *recovery*: the main thread, before anything is received; reads the logs of earlier runs.
 //!
 //! Stop order: listeners, datagrams, connections, links, cache or log, writer.
 
+pub mod admin;
 mod answer_memory;
 pub mod carbonlink;
 pub mod checkpoint;

@@ -22,6 +22,7 @@ use crate::sys::file_systems::Newcomers;
 use crate::sys::mesh::Links;
 use crate::sys::schedule;
 use crate::sys::socket::{Listener, Stream};
+use crate::tasks::admin::AdminEnd;
 use crate::tasks::commit::{LogKeeper, LogPlan};
 use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
 use crate::tasks::flush::Writer;
@@ -74,6 +75,8 @@ pub struct CorePlan {
     pub flush_interval: Duration,
     /// The log; what the shard is told of it is in `shard`.
     pub log: Option<LogPlan>,
+    /// Where the admin thread asks this core.
+    pub admin: AdminEnd,
     /// Publishes the node's statistics; on one core.
     pub report: Option<ReportOptions>,
 }
@@ -81,11 +84,10 @@ pub struct CorePlan {
 /// Runs one core to its end. To be called on its executor.
 pub async fn run(plan: CorePlan) {
     let index = plan.shard.id.index();
-    let shard = Shard::new(plan.shard, plan.rules, Instant::now());
     let bell = plan.links.own_bell.clone();
     let start_log = |log| LogKeeper::start(index, plan.processor, log, bell.clone());
     let core = Rc::new(Core::new(CoreParts {
-        shard,
+        shard: Shard::new(plan.shard, plan.rules, Instant::now()),
         peers: plan.links.peers,
         listening: plan.links.ear.listen(),
         own_bell: plan.links.own_bell,
@@ -93,6 +95,7 @@ pub async fn run(plan: CorePlan) {
         reports: plan.reports,
         connections_max: plan.connections_max,
         log: plan.log.map(start_log),
+        admin: plan.admin,
     }));
     let is_writing = plan.writer.is_some();
     let writing = (plan.writer, plan.newcomers);

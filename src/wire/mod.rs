@@ -1,5 +1,6 @@
 //! Grammars: bytes to values and back.
 
+pub mod admin;
 mod blanks;
 pub mod carbonlink;
 pub mod carbonlink_reply;

@@ -28,7 +28,7 @@ REASONS = [
     "name_empty", "name_too_long", "name_component", "name_too_deep", "name_control", "name_utf8",
     "value_nan",
     "timestamp_not_finite", "timestamp_negative", "timestamp_future", "cache_full", "too_old",
-    "name_reserved", "quarantine", "stopped", "kernel_datagrams"]
+    "name_reserved", "quarantine", "stopped", "kernel_datagrams", "new_names", "forgotten"]
 # One-second steps keep every point of a test apart; the retention outlasts any run.
 SCHEMAS = [("carbon", r"^carbon\.", "1s:10m"), ("everything", ".*", "1s:1h")]
 

@@ -8,8 +8,10 @@
 //! A checksum would stop nearly every change, so those of a segment are made right before it is
 //! read, unless a bit says otherwise.
 
-use carbyne::metric::point::Point;
-use carbyne::wal::{BLOCK_BYTES, FileName, Kind, Replay, Report, SegmentId, logs};
+use carbyne::metric::point::Arrival;
+use carbyne::wal::{
+    BLOCK_BYTES, BootId, Confirmed, FileName, Kind, LogFiles, Replay, Report, SegmentId, logs,
+};
 
 /// The run and shard that all segments are of.
 const RUN: u64 = 1;
@@ -68,9 +70,9 @@ fn mend(bytes: &mut [u8]) {
     for start in (0..bytes.len()).step_by(BLOCK_BYTES) {
         let rest = &mut bytes[start..];
         if rest.starts_with(b"CBYNELOG") {
-            let sum = checksum(&[&rest[..12], &rest[16..56]]);
+            let sum = checksum(&[&rest[..12], &rest[16..72]]);
             rest[12..16].copy_from_slice(&sum);
-        } else if rest.starts_with(b"CBL\x01") {
+        } else if rest.starts_with(b"CBL\x02") {
             let length = u32::from_le_bytes(rest[28..32].try_into().expect("four bytes"));
             let end = usize::try_from(length).expect("32 bits").saturating_add(64);
             if let Some(records) = rest.get(64..end) {
@@ -89,48 +91,79 @@ fn checksum(parts: &[&[u8]]) -> [u8; 4] {
     hasher.finalize().to_le_bytes()
 }
 
-/// A replay, as recovery does it: the points it hands out and its report.
-fn replay(segments: &[Segment]) -> (Vec<(Vec<u8>, Point)>, Report) {
+fn bytes_of(segments: &[Segment], id: SegmentId) -> &[u8] {
+    let found = segments.iter().find(|segment| segment.id == id);
+    found.expect("only what was named is read").bytes.as_slice()
+}
+
+fn open(segments: &[Segment], log: &LogFiles) -> Replay {
+    let mut replay = Replay::new(log.clone());
+    log.names.iter().for_each(|id| replay.add_names(*id, bytes_of(segments, *id)));
+    let _ = log.points.iter().rev().find(|id| replay.look(**id, bytes_of(segments, **id)));
+    replay
+}
+
+/// A replay, as recovery does it: the points it hands out and its report. Without a boot identity
+/// nothing counts as confirmed.
+fn replay(segments: &[Segment], boot_id: Option<BootId>) -> (Vec<(Vec<u8>, Arrival)>, Report) {
     let files: Vec<FileName> = segments.iter().map(|one| FileName::Segment(one.id)).collect();
-    let bytes = |id: SegmentId| {
-        let found = segments.iter().find(|segment| segment.id == id);
-        found.expect("only what was named is read").bytes.as_slice()
-    };
     let mut points = Vec::new();
     let found = logs(&files);
     assert!(found.len() <= 1, "one run and shard is one log");
     let Some(log) = found.first() else { return (points, Report::default()) };
-    let mut replay = Replay::new(log.clone());
-    log.names.iter().for_each(|id| replay.add_names(*id, bytes(*id)));
-    let _ = log.points.iter().rev().find(|id| replay.look(**id, bytes(**id)));
-    for &id in &log.points {
-        let mut cursor = replay.begin(id, bytes(id));
-        while replay
-            .next_frame(&mut cursor, bytes(id), |name, point| points.push((name.to_vec(), point)))
-        {
+    let mut confirmed = Confirmed::new(boot_id.unwrap_or_default());
+    if boot_id.is_some() {
+        let mut survey = open(segments, log);
+        for &id in &log.points {
+            survey.survey(id, bytes_of(segments, id), &mut confirmed);
         }
+        survey.end_survey(&mut confirmed);
+        confirmed.end_survey();
+    }
+    let mut replay = open(segments, log);
+    replay.resolve(&confirmed);
+    for &id in &log.points {
+        let bytes = bytes_of(segments, id);
+        let mut cursor = replay.begin(id, bytes);
+        let mut take = |name: &[u8], point: Arrival, _| points.push((name.to_vec(), point));
+        while replay.next_frame(&mut cursor, bytes, &confirmed, &mut take) {}
     }
     (points, replay.finish())
 }
 
 /// Points by their bits, so that "not a number" equals itself.
-fn bits(points: &[(Vec<u8>, Point)]) -> Vec<(&[u8], u32, u64)> {
-    let bits = points.iter();
-    bits.map(|(name, point)| (name.as_slice(), point.timestamp_s, point.value.to_bits())).collect()
+fn bits(points: &[(Vec<u8>, Arrival)]) -> Vec<(&[u8], u32, u32, u64)> {
+    let bits = points.iter().map(|(name, point)| {
+        (name.as_slice(), point.timestamp_s, point.arrived_s, point.value.to_bits())
+    });
+    bits.collect()
+}
+
+/// Whether one list is the other one without some of its points, in the same order.
+fn is_part(part: &[(Vec<u8>, Arrival)], whole: &[(Vec<u8>, Arrival)]) -> bool {
+    let whole = bits(whole);
+    let mut rest = whole.iter();
+    bits(part).iter().all(|point| rest.any(|other| other == point))
 }
 
 /// One input.
 pub(crate) fn run(data: &[u8]) {
     let (segments, text) = segments(data);
-    let (points, report) = replay(&segments);
+    let (points, report) = replay(&segments, None);
     assert_eq!(u64::try_from(points.len()), Ok(report.points), "every point is counted");
     let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
     assert!(points.len() <= bytes, "a point takes at least a byte");
     assert!(u64::try_from(report.problems.len()).is_ok_and(|kept| kept <= report.problem_count));
     report.problems.iter().for_each(|problem| assert!(!problem.to_string().contains('\n')));
-    let (again, report_again) = replay(&segments);
+    let (again, report_again) = replay(&segments, None);
     assert_eq!(bits(&points), bits(&again), "replayed again it is the same");
     assert_eq!(report, report_again);
+    // Under the kernel that wrote it more is known to be in files than under another one.
+    let [same, other] = [1, 2].map(|boot| replay(&segments, Some(BootId([boot; 16]))));
+    for (left, report) in [&same, &other] {
+        assert!(is_part(left, &points), "what is left was there, in this order");
+        assert_eq!(u64::try_from(left.len()), Ok(report.points));
+    }
 
     let text = String::from_utf8_lossy(text);
     let files: Vec<FileName> = text.lines().take(64).filter_map(FileName::parse).collect();

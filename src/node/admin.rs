@@ -1,0 +1,21 @@
+//! The admin socket: a file that only the node's user can connect to, and the thread behind it.
+
+use std::path::Path;
+
+use crate::sys::admin_socket::{SocketName, listen};
+use crate::tasks::admin::{self, CoreLine};
+
+/// Starts to answer at this path, as long as what is returned lives. A node that cannot do that
+/// still receives.
+pub(crate) fn start(path: &Path, cores: Vec<CoreLine>) -> Option<SocketName> {
+    let started = listen(path).and_then(|(listener, name)| {
+        let thread = std::thread::Builder::new().name("admin".to_owned());
+        thread.spawn(move || admin::run(&listener, cores)).map(|_| name)
+    });
+    started
+        .inspect_err(|error| {
+            let path = path.display();
+            log::warn!("no admin socket ([common] admin-socket) path={path} error={error}");
+        })
+        .ok()
+}
