@@ -367,7 +367,8 @@ fn sweep(options: &Options) {
             });
             for job in &mut jobs[..used] {
                 let inode = count as u64 * 7_919 % 1_000_003;
-                job.known = Some(Known { header: header.clone(), inode, bases: Bases::EMPTY });
+                let bases = Bases::EMPTY;
+                job.known = Some(Known { header: header.clone(), inode, bases, changed: 0 });
                 let written =
                     Written { count: job.points.len(), is_near: true, ..Written::default() };
                 job.outcome = Outcome::Written(written);

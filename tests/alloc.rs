@@ -265,6 +265,7 @@ fn sweep(shard: &mut Shard) -> u64 {
         header: Header::new(&spec).expect("a good archive"),
         inode: 7,
         bases: Bases::EMPTY,
+        changed: 0,
     };
     let (mut job, now, mut count) = (FlushJob::empty(), Instant::now(), 0);
     shard.begin_sweep();

@@ -354,8 +354,8 @@ fn an_unknown_version_is_refused_and_left_alone() {
     let frames = sample.frames.clone();
     let log = sample.log();
     for id in [of(&frames, 2)[0].id, segment(&log, Kind::Names, 1)] {
-        // Version 2, and what may be the checksum there.
-        overwrite(&path_of(&sample.log(), id), 8, &[2, 0]);
+        // Version 3, and what may be the checksum there.
+        overwrite(&path_of(&sample.log(), id), 8, &[3, 0]);
         overwrite(&path_of(&log, id), 12, &[1, 2, 3, 4]);
         let whole = |directory: &Path| -> Vec<Vec<u8>> {
             let read = |file: &_| fs::read(directory.join(format!("{file}"))).expect("read");
@@ -368,7 +368,7 @@ fn an_unknown_version_is_refused_and_left_alone() {
         let (code, said) = sample.node.wait();
         let said = &said[from..];
         assert_eq!(code, REFUSED, "{said}");
-        let words = format!("{id} has format version 2");
+        let words = format!("{id} has format version 3");
         assert!(said.contains(&words) && said.contains("drain the node"), "{said}");
         assert_eq!(said.lines().filter(|line| line.contains("ERROR")).count(), 1, "{said}");
         assert!(whole(&log) == before, "a refused start has changed the log");

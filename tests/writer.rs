@@ -146,7 +146,7 @@ fn check(way: Way) {
         let said = world.round(round, round == 0);
         for (file, said) in said.iter().enumerate() {
             assert_eq!(*said, written(round == 4, round == 0, file), "{way:?} {round} {file}");
-            models[file].update_many(&mut job, &points(file, round), NOW_S);
+            models[file].update_arrivals(&mut job, &arrivals(&points(file, round)));
             assert!(world.bytes(file) == models[file].bytes, "{way:?} {round} {file}");
         }
     }
@@ -164,7 +164,7 @@ fn check(way: Way) {
     assert_eq!(said[7], "Locked", "{way:?}");
     for file in (0..FILES).filter(|file| ![3, 4, 5, 7].contains(file)) {
         assert_eq!(said[file], written(file == 6, false, file), "{way:?} {file}");
-        models[file].update_many(&mut job, &points(file, 6), NOW_S);
+        models[file].update_arrivals(&mut job, &arrivals(&points(file, 6)));
         assert!(world.bytes(file) == models[file].bytes, "{way:?} {file}");
     }
     assert!(world.bytes(7) == models[7].bytes, "a locked file is left alone");

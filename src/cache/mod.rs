@@ -53,7 +53,7 @@ impl MetricId {
 pub const FIND_TOGETHER: usize = 32;
 
 /// Memory that `shard` keeps beside the cache for each metric: what it knows of its file.
-pub const FILE_STATE_BYTES: usize = 24;
+pub const FILE_STATE_BYTES: usize = 28;
 
 /// What the allocator adds to a metric's share of each chunk, a page to one of 256 KiB, and what
 /// the parts of the table leave behind that have grown.

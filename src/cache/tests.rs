@@ -32,6 +32,20 @@ enum Op {
     Carry(u8),
 }
 
+impl Op {
+    /// The metric whose points are on their way to their file.
+    fn flushed(&self) -> Option<u8> {
+        match *self {
+            Op::Take(m, _)
+            | Op::Confirm(m)
+            | Op::ConfirmFirst(m, _)
+            | Op::Restore(m, _)
+            | Op::Carry(m) => Some(m),
+            _ => None,
+        }
+    }
+}
+
 /// Mostly regular, now and then far apart.
 fn times() -> impl Strategy<Value = u32> {
     prop_oneof![6 => 0u32..40, 6 => (0u32..200).prop_map(|n| n * 10), 1 => any::<u32>()]
@@ -203,14 +217,7 @@ fn apply(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
 
 /// What happens to points on their way to their file.
 fn flush(cache: &mut Cache, models: &mut [Model; 5], log: &mut Holds, op: &Op) {
-    let (Op::Take(m, _)
-    | Op::Confirm(m)
-    | Op::ConfirmFirst(m, _)
-    | Op::Restore(m, _)
-    | Op::Carry(m)) = *op
-    else {
-        return;
-    };
+    let Some(m) = op.flushed() else { return };
     let Some(metric) = cache.lookup(&name_of(m)) else { return };
     let model = &mut models[usize::from(m)];
     match *op {

@@ -5,7 +5,7 @@
 //! record := timestamp u32 | name length u16 | value f64 bits u64 | name bytes      (native order)
 //! points := record*
 //! lines  := (line LF)*                                                as they were received
-//! replay := (arrival u32 | record)*                            points of earlier runs, from the log
+//! replay := (arrival u32 | record)*                           points of earlier runs, from the log
 //! ```
 //! The bytes never leave the process.
 

@@ -90,7 +90,8 @@ impl World {
                 spec => {
                     if let Some(spec) = spec {
                         let header = Header::new(spec).expect("a good schema");
-                        job.known = Some(Known { header, inode: 1, bases: Bases::EMPTY });
+                        let bases = Bases::EMPTY;
+                        job.known = Some(Known { header, inode: 1, bases, changed: 0 });
                     }
                     let (count, created) = (job.points.len(), spec.is_some());
                     let (is_near, checked) = (true, true);

@@ -51,7 +51,7 @@ const RESUME_PERCENT: usize = 90;
 
 /// Knowing metrics may take this share of the budget; beyond it metrics without points are
 /// forgotten, and their files are opened anew when points come again.
-const INDEX_PERCENT: usize = 38;
+const INDEX_PERCENT: usize = 40;
 
 /// Metrics that wait for the limit on new files may take this share, with their names and points;
 /// beyond it their points are dropped, see `new_names`. A quarter leaves known metrics room for
@@ -59,7 +59,7 @@ const INDEX_PERCENT: usize = 38;
 pub const NEW_PERCENT: usize = 25;
 
 /// Buffers of the links may take this share.
-pub const LINKS_PERCENT: usize = 10;
+pub const LINKS_PERCENT: usize = 9;
 
 const _: () = assert!(
     INDEX_PERCENT + Share::sum_percent() + LINKS_PERCENT < RESUME_PERCENT,

@@ -1,9 +1,10 @@
 //! What a shard knows about each metric's file.
 //!
 //! A file is opened and validated once; then its geometry, inode and the base interval of each
-//! archive are remembered, so that an update needs no header read. The memory is checked against
-//! the inode at every update and against the header every ten minutes, because operators resize
-//! files and change their methods behind our back. The inode is in the cache's entry, where the
+//! archive are remembered, so that an update needs no header read. The memory is checked at every
+//! update against the inode and the time of the file's last change, because operators copy, resize
+//! and change files behind our back; and every ten minutes against the header, because a change
+//! within the tick of the clock in which we have written shows no other time. The inode is in the cache's entry, where the
 //! order of a sweep needs it.
 
 use crate::cache::{FILE_STATE_BYTES, MetricId};
@@ -33,6 +34,8 @@ pub struct Known {
     pub inode: u64,
     /// Base interval of each archive.
     pub bases: Bases,
+    /// Stands for the time of the file's last change, which was ours.
+    pub changed: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +48,7 @@ enum FileState {
     /// Not looked at, and of one of the node's own metrics.
     Own,
     /// Opened and valid.
-    Known { header: u16, checked_s: u32, bases: [u32; BASES_KEPT] },
+    Known { header: u16, checked_s: u32, changed: u32, bases: [u32; BASES_KEPT] },
     /// Its header was changed while a write was under way: what that write remembers is void.
     Changed,
     /// There is none: it must be created. What was to be done with it has failed so often in a row.
@@ -222,7 +225,7 @@ impl SeriesFiles {
             FileState::Known { checked_s, .. } if elapsed_s >= checked_s + RECHECK_S => {
                 Readiness::Open
             }
-            FileState::Known { header, bases, .. } => {
+            FileState::Known { header, changed, bases, .. } => {
                 let mut remembered = Bases::UNKNOWN;
                 for (archive, &base) in bases.iter().enumerate() {
                     if base != BASE_UNKNOWN {
@@ -230,7 +233,7 @@ impl SeriesFiles {
                     }
                 }
                 let header = self.headers[usize::from(header)].clone();
-                *known = Some(Known { header, inode, bases: remembered });
+                *known = Some(Known { header, inode, bases: remembered, changed });
                 Readiness::Open
             }
         }
@@ -258,7 +261,7 @@ impl SeriesFiles {
             // An empty archive is looked at again: other tools may fill it meanwhile.
             *base = now.bases.get(archive).filter(|&base| base != 0).unwrap_or(BASE_UNKNOWN);
         }
-        self.set(metric, FileState::Known { header, checked_s, bases });
+        self.set(metric, FileState::Known { header, checked_s, changed: now.changed, bases });
     }
 
     /// There is no such file.

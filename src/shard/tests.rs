@@ -87,7 +87,7 @@ impl World {
             let header = Header::new(&job.create.clone().unwrap_or_else(found)).unwrap();
             // Later files lie in front of earlier ones.
             let inode = 1_000_000 - self.files.len() as u64;
-            job.known = Some(Known { header, inode, bases: Bases::EMPTY });
+            job.known = Some(Known { header, inode, bases: Bases::EMPTY, changed: 0 });
         }
         let file = self.files.entry(path).or_default();
         file.extend(job.points.iter().map(|point| (point.timestamp_s, point.value)));

@@ -11,9 +11,10 @@
 //! others in the order of inode numbers. So the directory is opened once for those of a batch, and
 //! each from there. A new file is given its points before it is given its name.
 //!
-//! The memory of a file's geometry is compared with its inode and length each time, by one `fstat`
-//! (a twentieth of an update): a file replaced behind our back must not be written by the old
-//! one's geometry. A file's trouble is its own outcome; the others of the batch go on.
+//! The memory of a file's geometry is compared with its inode, its length and the time of its last
+//! change each time, by one `fstat` before the update and one after it (a twentieth of an update
+//! each): a file replaced or changed behind our back must not be written by the old one's geometry
+//! and bases. A file's trouble is its own outcome; the others of the batch go on.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -33,7 +34,9 @@ use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::Newcomers;
-use crate::sys::files::{Layout, Tree, adopt, expect_scattered_reads, identify, try_lock};
+use crate::sys::files::{
+    FileIdentity, Layout, Tree, adopt, expect_scattered_reads, identify, try_lock,
+};
 use crate::sys::kept_directory::KeptDirectory;
 use crate::sys::ring::{FileOp, FileRing};
 use crate::sys::schedule::times_waited;
@@ -159,6 +162,7 @@ struct Desk {
     file: Option<File>,
     inode: u64,
     file_bytes: u64,
+    changed: u32,
     header: Option<Header>,
     header_bytes: Vec<u8>,
     checked: bool,
@@ -176,6 +180,7 @@ impl Desk {
             file: None,
             inode: 0,
             file_bytes: 0,
+            changed: 0,
             header: None,
             header_bytes: Vec::new(),
             checked: false,
@@ -537,9 +542,14 @@ fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut D
         return;
     }
     let path = path_of(&job.path);
-    if let Err(outcome) = inspect(tree, path, file, &mut desk.inode, &mut desk.file_bytes) {
-        job.outcome = outcome;
-    } else if options.flock {
+    match inspect(tree, path, file) {
+        Ok(identity) => {
+            (desk.inode, desk.file_bytes) = (identity.inode, identity.bytes);
+            desk.changed = identity.changed;
+        }
+        Err(outcome) => job.outcome = outcome,
+    }
+    if is_pending(job) && options.flock {
         match try_lock(file) {
             Ok(true) => {}
             Ok(false) => job.outcome = Outcome::Locked,
@@ -555,7 +565,9 @@ fn must_read_header(job: &mut FlushJob, desk: &mut Desk) -> bool {
         return false;
     }
     let is_same = job.known.as_ref().is_some_and(|known| {
-        known.inode == desk.inode && known.header.file_bytes() == desk.file_bytes
+        known.inode == desk.inode
+            && known.header.file_bytes() == desk.file_bytes
+            && known.changed == desk.changed
     });
     if is_same {
         return false;
@@ -622,8 +634,12 @@ fn go_on(job: &mut FlushJob, desk: &mut Desk, result: Result<(), Outcome>) {
         Some(known) => known.bases = bases,
         None => {
             let header = desk.header.take().expect("an update has its header");
-            job.known = Some(Known { header, inode: desk.inode, bases });
+            job.known = Some(Known { header, inode: desk.inode, bases, changed: 0 });
         }
+    }
+    if let Some(known) = &mut job.known {
+        // A file whose times cannot be had is looked at again.
+        known.changed = identify(desk.file()).map_or(0, |identity| identity.changed);
     }
     let too_old = desk.update.outcome().points_too_old;
     job.outcome = Outcome::Written(Written {
@@ -698,13 +714,7 @@ fn error_of(result: i32) -> Option<io::Error> {
     (result < 0).then(|| io::Error::from_raw_os_error(-result))
 }
 
-fn inspect(
-    tree: &Tree,
-    path: &CStr,
-    file: &File,
-    inode: &mut u64,
-    bytes: &mut u64,
-) -> Result<(), Outcome> {
+fn inspect(tree: &Tree, path: &CStr, file: &File) -> Result<FileIdentity, Outcome> {
     let identity = identify(file).map_err(|error| failure("look at series file", &error))?;
     if !identity.is_regular {
         let reason = "not a regular file".to_owned();
@@ -712,8 +722,7 @@ fn inspect(
     }
     let met = tree.meet(path, identity.device);
     met.map_err(|error| failure("open file system of series file", &error))?;
-    (*inode, *bytes) = (identity.inode, identity.bytes);
-    Ok(())
+    Ok(identity)
 }
 
 /// Renames a damaged file. A compressed one is whole, only not ours to read: it stays.

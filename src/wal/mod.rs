@@ -99,6 +99,7 @@
 //! ```
 
 mod buffer;
+mod commit;
 mod confirmed;
 mod frame;
 mod log;
@@ -109,8 +110,9 @@ mod segment;
 mod segments;
 
 pub use crate::metric::mark::Mark;
+pub use commit::{Commit, Counters, Full, Options, Outcome, Part};
 pub use confirmed::Confirmed;
-pub use log::{Commit, Counters, Full, Log, Options, Outcome, Part, RESERVE_SEGMENTS};
+pub use log::{Log, RESERVE_SEGMENTS};
 pub use position::Position;
 pub use record::POINT_BYTES_MAX;
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};

@@ -386,8 +386,8 @@ impl Replay {
         }
     }
 
-    /// Ends the first pass over this log. What it says to be in files and does not know to be synced
-    /// counts for as long as the kernel runs, if no sync has failed.
+    /// Ends the first pass over this log. What it says to be in files and does not know to be
+    /// synced counts for as long as the kernel runs, if no sync has failed.
     pub fn end_survey(mut self, confirmed: &mut Confirmed) {
         let Surveyed { is_same_boot, open_notes, rewrites, earlier_rewrites } = self.survey;
         for (key, through) in open_notes.into_iter().filter(|_| is_same_boot) {

@@ -38,7 +38,7 @@ struct Series {
 }
 
 impl Series {
-    /// Points that an earlier start found in a log, and that a sync of it had lost which failed, are
+    /// Points that an earlier start found in a log, and that a failed sync of it had lost, are
     /// gone now; nobody was told that they are safe. All others are there.
     fn has_hole(&mut self, found: &[Arrival], from: usize) -> bool {
         let found = unreplaced(found);
@@ -230,7 +230,8 @@ impl Model {
             );
             assert!(
                 from <= series.confirmed,
-                "acknowledged points of {metric} are not replayed: from {from}, confirmed {} of {:?}",
+                "acknowledged points of {metric} are not replayed: from {from}, confirmed {} of \
+                 {:?}",
                 series.confirmed,
                 series.accepted
             );

@@ -571,8 +571,8 @@ impl Node {
         }
     }
 
-    /// The segments of this run that shards have whose logs take nothing yet, and who had no need to
-    /// write files.
+    /// The segments of this run that shards have whose logs take nothing yet, and that had no need
+    /// to write files.
     pub(crate) fn early_segments(&self, disk: &SimulatedDisk) -> Vec<SegmentId> {
         let files = file_names(disk).into_iter();
         let segments = files.filter_map(|file| match file {

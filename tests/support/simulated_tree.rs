@@ -189,7 +189,7 @@ impl SimulatedTree {
             self.files[inode] = File::default();
         }
         result?;
-        job.known = Some(Known { header, inode: number, bases });
+        job.known = Some(Known { header, inode: number, bases, changed: 0 });
         let too_old_count = u32::try_from(too_old).expect("few points");
         job.outcome = Outcome::Written(Written { count, is_near, checked, created, too_old_count });
         Ok(())
