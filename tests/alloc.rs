@@ -304,7 +304,7 @@ fn send(shard: &mut Shard, metrics: std::ops::Range<usize>, round: u32) {
 }
 
 /// Bytes that an idle metric takes, of which its name is 39. The sum is in `src/cache/mod.rs`.
-const IDLE_BYTES_MAX: usize = 150;
+const IDLE_BYTES_MAX: usize = 154;
 
 #[test]
 fn a_metric_without_points_takes_what_is_promised_and_counted() {

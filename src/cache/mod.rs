@@ -13,8 +13,8 @@
 //!
 //! Points come from `shard::ingest`; `shard::flush` takes them and confirms or restores them.
 //!
-//! Sketch: a metric without points, whose name has 38 bytes, takes 145 bytes: its entry 64, its
-//! name 40, its slot in the table 14 (12.8 to 16), what `shard::series` remembers of its file 24,
+//! Sketch: a metric without points, whose name has 38 bytes, takes 149 bytes: its entry 64, its
+//! name 40, its slot in the table 14 (12.8 to 16), what `shard::series` remembers of its file 28,
 //! and 3 that the allocator adds to all these, with the bits that say which are free. While points
 //! wait, a block of 64 bytes comes to it for every 15 or so. The blocks of points that are written
 //! are kept for the next as long as they were needed lately (see [`Cache::begin_period`]).
