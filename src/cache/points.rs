@@ -67,7 +67,8 @@ impl Default for Chain {
             head: NONE,
             tail: NONE,
             count: 0,
-            last_s: 0,
+            // No point is newer: the first one takes the slow way.
+            last_s: u32::MAX,
             mark_s: 0,
             step_s: 0,
             value_kind: 0,
@@ -156,16 +157,25 @@ impl Points {
     /// Adds a point; true if it replaces the last one, which has its timestamp and its arrival.
     #[inline]
     pub(crate) fn push(&mut self, chain: &mut Chain, arrival: Arrival) -> bool {
-        let late_s = arrival.arrived_s.wrapping_sub(arrival.timestamp_s);
-        let is_marked = late_s == chain.mark_s && chain.value_kind & AT_SECOND == 0;
-        if chain.count == 0 || !is_marked {
-            return self.push_slowly(chain, arrival);
+        let Arrival { timestamp_s, arrived_s, value } = arrival;
+        let late_s = arrived_s.wrapping_sub(timestamp_s);
+        let delta_s = timestamp_s.wrapping_sub(chain.last_s);
+        // The usual case: newer than the last one, and as late.
+        if late_s == chain.mark_s
+            && chain.value_kind & AT_SECOND == 0
+            && timestamp_s > chain.last_s
+            && let Ok(delta_s) = u16::try_from(delta_s)
+        {
+            let time = TimeCode::after(delta_s, chain.step_s);
+            let record = encode(time, value, &mut chain.value_kind, false);
+            (chain.last_s, chain.step_s) = (timestamp_s, delta_s);
+            self.append(chain, record, arrival.point());
+            return false;
         }
-        self.push_marked(chain, arrival.point())
+        self.push_slowly(chain, arrival)
     }
 
     /// Adds a point that arrived as the last mark says.
-    #[inline]
     fn push_marked(&mut self, chain: &mut Chain, point: Point) -> bool {
         if point.timestamp_s == chain.last_s {
             self.replace_last(chain, point);
@@ -176,14 +186,18 @@ impl Points {
         false
     }
 
-    /// Adds the first point of a chain, or one that arrived otherwise than the last mark says.
+    /// Adds the first point of a chain, one that is no newer than the last, or one that arrived
+    /// otherwise than the last mark says.
+    #[inline(never)]
     fn push_slowly(&mut self, chain: &mut Chain, arrival: Arrival) -> bool {
         let Arrival { timestamp_s, arrived_s, .. } = arrival;
-        let is_with_last = chain.count > 0 && chain.lateness().arrived_s(chain.last_s) == arrived_s;
-        if is_with_last && chain.lateness() == Lateness::At(arrived_s) {
+        let late_s = arrived_s.wrapping_sub(timestamp_s);
+        let lateness = chain.lateness();
+        let is_marked = [Lateness::At(arrived_s), Lateness::After(late_s)].contains(&lateness);
+        if chain.count > 0 && is_marked {
             return self.push_marked(chain, arrival.point());
         }
-        let late_s = arrived_s.wrapping_sub(timestamp_s);
+        let is_with_last = chain.count > 0 && lateness.arrived_s(chain.last_s) == arrived_s;
         let is_short = i16::try_from(late_s.cast_signed()).is_ok();
         // Points that come together are of several times: one mark does for all.
         chain.set_lateness(if is_with_last || !is_short {

@@ -213,14 +213,24 @@ impl Update {
     pub fn begin_arrivals(&mut self, header: &Header, bases: &Bases, points: &[Arrival]) {
         self.reset(header, bases);
         self.is_by_arrival = true;
-        for point in points {
-            let Some(archive) = self.header.archive_of_age(point.age_s()) else {
-                self.outcome.points_too_old += 1;
-                continue;
-            };
-            self.finest = self.finest.min(archive);
+        let placed = |archive: usize, point: &Arrival| {
             let Arrival { timestamp_s, value, .. } = *point;
-            self.placed.push(Placed { archive, timestamp_s, value });
+            Placed { archive, timestamp_s, value }
+        };
+        // The usual case: all are young enough for the finest archive.
+        let age_s = points.iter().map(|point| point.age_s()).max();
+        if age_s.is_some_and(|age_s| self.header.archive_of_age(age_s) == Some(0)) {
+            self.finest = 0;
+            self.placed.extend(points.iter().map(|point| placed(0, point)));
+        } else {
+            for point in points {
+                let Some(archive) = self.header.archive_of_age(point.age_s()) else {
+                    self.outcome.points_too_old += 1;
+                    continue;
+                };
+                self.finest = self.finest.min(archive);
+                self.placed.push(placed(archive, point));
+            }
         }
         self.outcome.points_used = self.placed.len();
     }
@@ -385,6 +395,9 @@ impl Update {
     fn cut_runs(&mut self) {
         let must_ascend = self.touched().any(|at| self.bases.get(at) == Some(0));
         let Some(&coarsest) = self.header.archives().last() else { return };
+        let times = self.placed.iter().map(|point| point.timestamp_s);
+        let spread_s = times.clone().max().unwrap_or(0) - times.min().unwrap_or(0);
+        let may_meet = u64::from(spread_s) + u64::from(coarsest.step_s) >= coarsest.span_s();
         let mut from = 0;
         while let Some(Placed { archive, .. }) = self.placed.get(from) {
             let (at, start) = (*archive, self.cells.len());
@@ -392,10 +405,12 @@ impl Update {
             let mut is_ascending = true;
             let (mut least_s, mut most_s) = (u32::MAX, 0);
             for point in self.placed[from..].iter().take_while(|point| point.archive == at) {
-                let coarse_s = coarsest.interval(point.timestamp_s);
-                (least_s, most_s) = (least_s.min(coarse_s), most_s.max(coarse_s));
-                if u64::from(most_s - least_s) >= coarsest.span_s() {
-                    break;
+                if may_meet {
+                    let coarse_s = coarsest.interval(point.timestamp_s);
+                    (least_s, most_s) = (least_s.min(coarse_s), most_s.max(coarse_s));
+                    if u64::from(most_s - least_s) >= coarsest.span_s() {
+                        break;
+                    }
                 }
                 let interval_s = archive.interval(point.timestamp_s);
                 let cell = Cell { interval_s, value: point.value };
