@@ -30,8 +30,13 @@ pub struct SocketName {
 
 impl Drop for SocketName {
     fn drop(&mut self) {
-        // One that stays is replaced by the next node.
-        let _ = std::fs::remove_file(&self.path);
+        // On a thread of its own: a disk that hangs must not hold up a stop. A name that stays is
+        // replaced by the next node.
+        let path = std::mem::take(&mut self.path);
+        let remove = move || {
+            let _ = std::fs::remove_file(path);
+        };
+        let _ = std::thread::Builder::new().name("admin-socket".to_owned()).spawn(remove);
     }
 }
 
