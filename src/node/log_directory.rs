@@ -162,7 +162,7 @@ impl NodeLog {
             segments_max: self.sizes.segments_max,
             buffer_bytes: self.sizes.buffer_bytes,
             inherited_segments: (inherited > 0).then_some(inherited),
-            boot_id: BootId(process::boot_id()),
+            boot_id: BootId(process::page_cache_id()),
         }
     }
 
@@ -219,7 +219,7 @@ impl NodeLog {
     pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) -> Recovered {
         let mut feeders = std::mem::take(&mut self.feeders);
         let (directory, files) = (&self.directory, &self.inherited);
-        let boot_id = BootId(process::boot_id());
+        let boot_id = BootId(process::page_cache_id());
         let mut recovered = recovery::recover(directory, files, boot_id, &mut feeders, pause);
         let now_s = clock::now_s();
         let aside = |id: SegmentId| (id.to_string(), format!("{id}.damaged-{now_s}"));

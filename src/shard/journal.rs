@@ -92,9 +92,14 @@ impl Journal {
         is_whole && count <= REWRITE_POINTS_MAX && self.log.may_rewrite(count)
     }
 
-    /// What is taken out of the cache now is in the logs up to here.
+    /// What is taken out of the cache now is in the logs up to here, or will be: those that wait
+    /// for room come next, since nothing else is logged meanwhile.
     fn position(&self) -> Position {
-        if self.log.is_reading() { self.replayed } else { self.log.position() }
+        if self.log.is_reading() {
+            return self.replayed;
+        }
+        let logged = self.log.position();
+        Position { record: logged.record + self.late_count(), ..logged }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -233,8 +238,8 @@ impl Shard {
         let Some(journal) = &mut self.journal else { return Note::Logged };
         // When nothing waits all that the log has is written.
         let through = if is_idle { Some(journal.position()) } else { through };
-        let is_first = journal.notes.is_empty();
-        let note = if is_first { self.try_to_note(metric, through) } else { Note::Pending };
+        let may_be_first = journal.notes.is_empty() && journal.late.is_empty();
+        let note = if may_be_first { self.try_to_note(metric, through) } else { Note::Pending };
         if note == Note::Pending
             && let Some(journal) = &mut self.journal
         {

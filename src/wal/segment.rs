@@ -149,12 +149,12 @@ pub struct SegmentHeader {
     pub begun_s: u32,
     /// Length of the file.
     pub segment_bytes: u64,
-    /// The start of the machine's kernel that it was written under.
+    /// The start of the machine's kernel, and its mounts, that it was written under.
     pub boot_id: BootId,
 }
 
-/// Tells one start of a kernel from another: what a process wrote into files is in the page cache
-/// until the next one, also when it was killed.
+/// Tells one start of a kernel, with the file systems mounted as they are, from another: what a
+/// process wrote into files is in the page cache until the next one, also when it was killed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BootId(pub [u8; 16]);
 

@@ -521,7 +521,8 @@ def test_row_20_no_descriptors_left(start):
         try:
             for _ in range(400 if start.real else 100):
                 connections.append(wire.connect(node.port("line")))
-            wait_until(lambda: descriptors(node) >= limit, "descriptors are left", 10)
+            # A call of accept that waits holds one that is not listed.
+            wait_until(lambda: descriptors(node) >= limit - 1, "descriptors are left", 10)
             used = cpu_seconds(node)
             # The open connection goes on, although its new metrics cannot have files now.
             points = round_of(metrics("emfile", 50), 100)
