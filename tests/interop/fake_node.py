@@ -96,6 +96,7 @@ class Node:
             self.config.setdefault(section, {}).update(keys)
         self.data = pathlib.Path(self.config["whisper"]["data-dir"])
         self.cache = collections.OrderedDict()  # name -> {timestamp: value}
+        self.arrived = collections.defaultdict(list)  # name -> its points not written, in order
         self.size = 0
         self.total = collections.Counter()      # since start
         self.dropped = collections.Counter()    # since start, by reason
@@ -217,6 +218,7 @@ class Node:
         if self.bug != "replaced-uncounted":
             self.total["replaced"] += timestamp in points
         points[timestamp] = value
+        self.arrived[name].append((timestamp, value))
         self.total["metricsReceived"] += 1
 
     def full(self):
@@ -446,7 +448,7 @@ class Node:
             end, last = end + 12 * points, step
         return len(table) == 12 * count and end <= os.path.getsize(path)
 
-    def write(self, name, points):
+    def write(self, name, points, arrived):
         """Writes one metric's points; says what became of them."""
         path = self.path(name)
         try:
@@ -478,7 +480,8 @@ class Node:
                     path.touch()
                 raise
             self.total["creates"] += 1
-        whisper.update_many(str(path), list(points.items()))
+        for point in arrived:
+            whisper.update_many(str(path), [point])
         self.total["updateOperations"] += 1
         self.total["committedPoints"] += len(points)
         return "stored"
@@ -503,6 +506,7 @@ class Node:
                 if fresh and not self.allowed(self.creates, "max-creates-per-second"):
                     if self.bug == "create-limit-drops":
                         self.size -= len(self.cache.pop(name))
+                        self.arrived.pop(name)
                         self.total["droppedCreates"] += 1
                     continue
                 if self.bug != "ignores-update-limit":
@@ -510,12 +514,12 @@ class Node:
                         await asyncio.sleep(0.005)
             if self.bug == "ignores-update-limit":
                 self.total["updateOperations"] += len(self.cache[name]) - 1
-            points = dict(self.cache[name])
+            points, arrived = dict(self.cache[name]), list(self.arrived[name])
             try:
                 if self.bug == "blocks-on-disk":
-                    outcome = self.write(name, points)
+                    outcome = self.write(name, points, arrived)
                 else:
-                    outcome = await loop.run_in_executor(None, self.write, name, points)
+                    outcome = await loop.run_in_executor(None, self.write, name, points, arrived)
             except (OSError, whisper.WhisperException) as error:
                 cause = getattr(error, "errno", None)
                 if cause not in told or self.bug == "log-per-failure":
@@ -527,6 +531,7 @@ class Node:
                 outcome = "dropped"
             if outcome == "later":
                 continue
+            del self.arrived[name][:len(arrived)]
             kept = self.cache[name]
             for timestamp, value in points.items():
                 if kept.get(timestamp) == value or math.isnan(value):

@@ -1,7 +1,8 @@
-"""Files: what the node writes is, byte for byte, what Python whisper writes for the same batches.
+"""Files: what the node writes is, byte for byte, what Python whisper writes for each point alone, in
+the order they were sent in.
 
-To make the batches the same, a test sends everything while the flush interval is far away and then
-stops the node, so that each metric is written once per run of the node.
+A test sends everything while the flush interval is far away and then stops the node, so that each
+metric is written once per run of the node: how many points an update has changes nothing.
 """
 
 import hashlib
@@ -41,9 +42,10 @@ def slots(raw):
     return found
 
 
-def batch_of(points):
-    """What carbon-cache hands to whisper: one value per timestamp, the last received, in order."""
-    return sorted({timestamp: value for _, value, timestamp in points}.items())
+def write_alone(path, points, now=None):
+    """What a file says is what whisper makes of its points one after the other."""
+    for _, value, timestamp in points:
+        whisper.update_many(str(path), [(timestamp, value)], now)
 
 
 def assert_same_file(node, name, reference):
@@ -78,7 +80,7 @@ def run_batches(start, tmp_path, batches, retentions, xff=0.5, method="average")
             if not reference.exists():
                 whisper.create(str(reference), archives, xFilesFactor=xff,
                                aggregationMethod=method)
-            whisper.update_many(str(reference), batch_of(of_metric))
+            write_alone(reference, of_metric)
             assert_same_file(node, name, reference)
     return node
 

@@ -16,7 +16,7 @@ import whisper
 import sequences
 from checks import check, wait_for_points
 from clock import Clock
-from test_whisper_files import FAR_FLUSH, assert_same_file, batch_of
+from test_whisper_files import FAR_FLUSH, assert_same_file, write_alone
 
 ROOT = pathlib.Path(__file__).parents[2]
 SEED = int(os.environ.get("SEED") or random.randrange(1 << 32))
@@ -125,7 +125,7 @@ def test_random_batches_through_the_node(start, tmp_path, monkeypatch):
         wait_for_points(node, [(name, value, t) for (name, t), value in last.items()])
         node.stop()
         for name, reference in references.items():
-            whisper.update_many(str(reference), batch_of(batches[name]), clock.now)
+            write_alone(reference, batches[name], clock.now)
         assert_same(turn)
 
     node = start(data=node.data, schemas=schemas, aggregation=methods,
