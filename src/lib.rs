@@ -63,13 +63,17 @@
 //!    linear time. All input is untrusted, our own files included.
 //! 7. One bad file, metric or client costs only itself: it is set aside, counted and named.
 //! 8. Two spellings of one file are one metric.
-//! 9. Files are whisper's, byte for byte; stopping Carbyne and starting carbon-cache or go-carbon
-//!    on the same tree works.
+//! 9. Files are whisper's, byte for byte, for each point written alone in the second it arrived in,
+//!    in the order of arrival: also when it waited, or was replayed. Stopping Carbyne and starting
+//!    carbon-cache or go-carbon on the same tree works.
 //! 10. Every point that is dropped is counted under a reason: received = refused + accepted, and
 //!     accepted + recovered = replaced + stored + waiting + dropped.
 //! 11. A segment of the log goes only when each of its points is confirmed in its file or logged
 //!     again, and a sync of the files has begun after that and succeeded, and a later segment
 //!     says so. A failed sync ends the process: the next one replays.
+//! 12. Replay hands out no point that the log knows to be in its file, and repeats none that a
+//!     later one could have lapped (see [`wal`]). Where that cannot be kept it is counted:
+//!     `wal.unsynced_updates`, `wal.unnoted_updates`.
 
 pub mod limits;
 pub mod metric;

@@ -15,7 +15,7 @@
 //! names of an epoch belong to forgotten metrics, the next one begins, and with it new segments of
 //! both kinds.
 //!
-//! # Bytes (version 1; all numbers little-endian)
+//! # Bytes (version 2; all numbers little-endian)
 //! ```text
 //! file    RUN-SHARD-NUMBER.points | .names | .spare      e.g. 000007-000-00000012.points
 //!         RUN.settled: nothing of earlier runs is needed
@@ -23,22 +23,31 @@
 //! segment | header: 1 block | frame: 1..256 blocks | frame | ... | zeros or an earlier use |
 //!
 //! header   0 "CBYNELOG"       8 version u16      10 kind u8 (1 names, 2 points)   11 0
-//!         12 checksum u32 (of 0..12 and 16..56)  16 run u64     24 shard u16   26 shards u16
+//!         12 checksum u32 (of 0..12 and 16..72)  16 run u64     24 shard u16   26 shards u16
 //!         28 number u32      32 epoch u32        36 number of the segment before, 0: none
-//!         40 begun u32 (Unix seconds)            48 length of the file u64     56 zeros
+//!         40 begun u32 (Unix seconds)            48 length of the file u64
+//!         56 boot id, 16 bytes: the kernel's start and its mounts, zeros: unknown      72 zeros
 //!
-//! frame    0 "CBL" 1          4 checksum u32 (of the other bytes to 64)
+//! frame    0 "CBL" 2          4 checksum u32 (of the other bytes to 64)
 //!          8 run u64   16 shard u16   18 kind u8
 //!         20 number u32      24 block u32 (its place)    28 length of the records u32
 //!         32 checksum of the records u32                 36 count of the records u32
 //!         40 number of the first record u64 (points of this run and shard, from 1; names: 0)
-//!         48 segments of points below this number are retired    52 epoch u32      56 zeros
+//!         48 segments of points below this number are retired    52 epoch u32
+//!         56 checkpoints up to this number had succeeded u32     60 zeros
 //!         64 records, then zeros to the end of the block
 //!
 //! point   control u8 = value bytes 0..8 | (number bytes - 1) << 4 | time code << 6
 //!         number: zigzag of the difference to the record before in the frame, 1..4 bytes
 //!         time: zigzag of the difference, in 0, 1, 2 or 4 bytes by its code 0..3
 //!         value: the first bytes of the big-endian double; those left out are zero
+//! note    control u8 = 9..13 | time code or (number bytes - 1) above it, as in a point
+//!      9  arrival: the points behind have arrived in this second; zigzag of the difference to the
+//!         arrival before in the frame
+//!     10  confirm: number, then how many records back the metric's points are in its file
+//!     11  confirm, from farther: number, 0, then the position: run u64, shard u16, record u64
+//!     12  rewrite: number, then how many points behind it are logged again
+//!     13  checkpoint: a sync of the Whisper files begins, the one of this number
 //! name    number u32 | length u16 | bytes
 //! ```
 //! Checksums are CRC-32. A frame's checksum covers run, shard, kind, number and block, and no two
@@ -48,8 +57,24 @@
 //! # What a crash leaves
 //! A commit that was acknowledged is whole. One under way may be there in any part: each frame of
 //! it is taken or cut off. Segments are retired in order, and a frame tells so before their files
-//! go, so what is replayed is always the latest part of the log, and replaying it again changes
-//! nothing.
+//! go, so what is replayed is always the latest part of the log.
+//!
+//! # Why replay changes nothing that a file says right
+//! Each point is replayed with the second of its arrival, in the order of arrival, so it goes to
+//! the archive and slot that it went to. Two things could still do harm: to repeat a point that a
+//! later one of the same slot has overwritten, and to repeat one whose ring has moved on.
+//!
+//! - A *note* says up to where a metric's points are in its file. It counts when a checkpoint that
+//!   began behind it has succeeded and a later frame says so, or while the kernel and its mounts
+//!   are still the same and no sync has failed. Points up to there are not handed out.
+//! - What no note covers is handed out from the first such point on, and nothing after it is left
+//!   out, so the last one for each slot is repeated last.
+//! - An update is *near* when it reaches no farther from the last two syncs than a quarter of each
+//!   ring. Near updates may be repeated in any number: none laps another. Any other update is made
+//!   alone between two syncs (`shard/unsynced.rs`), so there is nothing behind it to be lapped.
+//!
+//! For the notes all logs are read twice: a note may stand in the log of a later run than its
+//! points.
 //!
 //! # Use
 //! ```

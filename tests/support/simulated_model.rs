@@ -41,17 +41,17 @@ impl Series {
     /// Points that an earlier start found in a log, and that a failed sync of it had lost, are
     /// gone now; nobody was told that they are safe. All others are there.
     fn has_hole(&mut self, found: &[Arrival], from: usize) -> bool {
-        let found = unreplaced(found);
-        let wanted = unreplaced(&self.accepted[from..]);
+        let (found, points) = (unreplaced(found), &self.accepted[from..]);
+        let wanted = unreplaced(points);
         let mut rest = found.iter().peekable();
-        let is_there: Vec<bool> =
-            wanted.iter().map(|point| rest.next_if_eq(&point).is_some()).collect();
-        let is_hole = found != wanted
-            && rest.next().is_none()
-            && wanted
-                .iter()
-                .zip(is_there)
-                .all(|(point, is_there)| is_there || self.unpromised.contains(&whole(point.value)));
+        // One that is gone no longer replaces the one before it.
+        let mut all_known = true;
+        for (at, point) in points.iter().enumerate() {
+            let is_there = rest.next_if_eq(&point).is_some();
+            let is_replaced = points.get(at + 1).is_some_and(|next| key_of(next) == key_of(point));
+            all_known &= is_there || is_replaced || self.unpromised.contains(&whole(point.value));
+        }
+        let is_hole = found != wanted && rest.next().is_none() && all_known;
         self.is_tainted |= is_hole;
         is_hole
     }
