@@ -7,9 +7,9 @@
 //! in memory; and the accounts balance. After every end, by kill or by loss of power, at any step,
 //! also during replay, stop and drain, after any time, and with another number of shards: what was
 //! acknowledged is replayed, each point once, in its order and as of its arrival, or is in its
-//! file; after a clean stop just what is not in its file. And when all faults are mended everything gets
-//! into its file, the logs shrink, so that nobody waits, and each file is, byte by byte in every
-//! archive, what whisper makes of each point alone in the second of its arrival.
+//! file; after a clean stop just what is not in its file. And when all faults are mended everything
+//! gets into its file, the logs shrink, so that nobody waits, and each file is, byte by byte in
+//! every archive, what whisper makes of each point alone in the second of its arrival.
 //!
 //! `SEED=7 cargo test --test simulate seeds` repeats a failure; `SIMULATE_SECONDS=600` explores new
 //! seeds so long.

@@ -4,8 +4,8 @@
 //! archive are remembered, so that an update needs no header read. The memory is checked at every
 //! update against the inode and the time of the file's last change, because operators copy, resize
 //! and change files behind our back; and every ten minutes against the header, because a change
-//! within the tick of the clock in which we have written shows no other time. The inode is in the cache's entry, where the
-//! order of a sweep needs it.
+//! within the tick of the clock in which we have written shows no other time. The inode is in the
+//! cache's entry, where the order of a sweep needs it.
 
 use crate::cache::{FILE_STATE_BYTES, MetricId};
 use crate::limits::ARCHIVES_MAX;

@@ -2,8 +2,8 @@
 //!
 //! All segments are read twice: first for what is in files already, then for the points that are
 //! not. One segment at a time is in memory. Its points go in batches to the cores that own them
-//! now, over one bounded link each whose buffers come back: a core that has no room takes none until
-//! its flush has made some, and the reading waits.
+//! now, over one bounded link each whose buffers come back: a core that has no room takes none
+//! until its flush has made some, and the reading waits.
 
 use std::time::{Duration, Instant};
 

@@ -54,7 +54,8 @@ impl Confirmed {
     }
 
     /// All logs were surveyed. What was written under the kernel that runs now is in the page
-    /// cache, unless a sync has failed since: of what it could not write, nobody can say what is left.
+    /// cache, unless a sync has failed since: of what it could not write, nobody can say what is
+    /// left.
     pub fn end_survey(&mut self) {
         for (key, position) in std::mem::take(&mut self.open) {
             if !self.has_open_checkpoint {
