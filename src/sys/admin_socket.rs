@@ -12,12 +12,17 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections that wait until the ones before them are done; a further one is refused, or waits to
 /// connect.
 const BACKLOG: i32 = 16;
+
+/// How long a stop waits for the removal of the name.
+const REMOVAL_WAIT: Duration = Duration::from_millis(200);
 
 /// Only the user of the node, and root.
 const MODE: u32 = 0o600;
@@ -33,10 +38,13 @@ impl Drop for SocketName {
         // On a thread of its own: a disk that hangs must not hold up a stop. A name that stays is
         // replaced by the next node.
         let path = std::mem::take(&mut self.path);
+        let (done, end) = mpsc::channel();
         let remove = move || {
-            let _ = std::fs::remove_file(path);
+            let _ = done.send(std::fs::remove_file(path));
         };
-        let _ = std::thread::Builder::new().name("admin-socket".to_owned()).spawn(remove);
+        if std::thread::Builder::new().name("admin-socket".to_owned()).spawn(remove).is_ok() {
+            let _ = end.recv_timeout(REMOVAL_WAIT);
+        }
     }
 }
 
@@ -99,6 +107,7 @@ fn file_name(path: &Path) -> io::Result<&OsStr> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::time::Instant;
 
     use super::*;
 
@@ -134,7 +143,12 @@ mod tests {
         std::mem::forget(socket_name);
         assert!(connect(&path).is_ok());
         drop((listener, new_name));
-        assert!(!path.exists());
+        // A thread of its own removes it.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while path.exists() {
+            assert!(Instant::now() < deadline, "the socket is left");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::fs::remove_dir_all(&top).unwrap();
     }
 }
