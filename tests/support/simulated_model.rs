@@ -30,6 +30,8 @@ struct Series {
     touched: usize,
     /// The shard knows them to be in the file.
     confirmed: usize,
+    /// Of these, those that the shard has known from the start of its run.
+    confirmed_before: usize,
     /// Points were dropped on purpose, or came to the file and not to the log before a crash: the
     /// file is no more known.
     is_tainted: bool,
@@ -213,6 +215,7 @@ impl Model {
             series.by_core = [0; CORES_MAX];
             if series.is_tainted {
                 series.confirmed = series.confirmed.min(count);
+                series.confirmed_before = series.confirmed;
                 continue;
             }
             // Those in front may be in the file, or gone.
@@ -235,14 +238,19 @@ impl Model {
                 series.confirmed,
                 series.accepted
             );
+            // A stop syncs what its own run has written. What an earlier run wrote before a kill
+            // may be gone with the power.
+            let is_of_this_run = series.confirmed > series.confirmed_before;
             assert!(
-                !is_settled || (from..=first).contains(&series.confirmed.min(count)),
+                !is_settled
+                    || (is_power_lost && !is_of_this_run)
+                    || (from..=first).contains(&series.confirmed.min(count)),
                 "acknowledged points of {metric} that are in the file are replayed: from {from} \
                  of {} {found:?} {:?}",
                 series.confirmed,
                 &series.accepted
             );
-            series.confirmed = from;
+            (series.confirmed, series.confirmed_before) = (from, from);
         }
     }
 
