@@ -1,12 +1,12 @@
 //! `carbyne forget`: has a running node drop points that wait for their files, over its admin
 //! socket.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::query::tell;
 use crate::sys::admin_socket::connect;
 use crate::wire::admin::{ANSWER_BYTES_MAX, Answer, Facts, Forget, Request};
 
@@ -106,11 +106,6 @@ fn print(forget: &Forget, facts: Facts, out: &mut dyn Write) -> io::Result<()> {
 fn sum(facts: Facts) -> String {
     let Facts { metrics, names, points, .. } = facts;
     format!("{metrics} metrics ({names} without a file) with {points} waiting points")
-}
-
-/// Nobody is left to be told when standard error cannot be written.
-fn tell(err: &mut dyn Write, text: fmt::Arguments<'_>) {
-    let _ = writeln!(err, "carbyne: {text}");
 }
 
 /// A text without what a terminal would obey.

@@ -51,9 +51,9 @@ pub const READ_BYTES: usize = 128 << 10;
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that are read of a carbonlink request before its length is known: the longest request for
-/// one metric, a name and some 100 bytes. So much a connection may hold beside the share of the
-/// memory that unfinished requests have: when that is used up, questions for one metric still come
-/// through, and longer requests are given up and counted.
+/// one metric, a name and some 100 bytes. A connection may hold this much in addition to the share
+/// of memory for unfinished requests: when the share is used up, questions for one metric are still
+/// answered, and longer requests are given up and counted.
 pub const REQUEST_BEGINNING_BYTES: usize = NAME_BYTES_MAX + 608;
 
 /// A longer carbonlink request is read beyond its beginning, and taken apart, when no other one on
@@ -75,7 +75,7 @@ pub const ANSWER_PAGE_BYTES: usize = 128 << 10;
 /// Larger answers are found out to be so, and wait for their share of the memory.
 pub const SMALL_ANSWER_BYTES: usize = 8 << 10;
 
-/// A carbonlink reply is written in pieces of so many bytes: some 30 us of encoding, and few calls.
+/// A carbonlink reply is written in pieces of this size: some 30 us of encoding, and few calls.
 /// A reply to a client that reads slowly holds one such piece beside its points.
 pub const REPLY_PIECE_BYTES: usize = 64 << 10;
 
@@ -84,8 +84,8 @@ pub const REPLY_PIECE_BYTES: usize = 64 << 10;
 pub const SMALL_REPLY_BYTES: usize = 4 * SMALL_ANSWER_BYTES;
 const _: () = assert!(SMALL_REPLY_BYTES > 2 * NAME_BYTES_MAX + 1_024, "an error names its cause");
 
-/// The points of a bulk answer are kept in chunks of so many bytes, which are freed one by one as
-/// the reply is written. So large a piece goes back to the system, see [`crate::sys::heap`].
+/// The points of a bulk answer are kept in chunks of this size, which are freed one by one as the
+/// reply is written. Memory of this size goes back to the system, see [`crate::sys::heap`].
 pub const ANSWER_CHUNK_BYTES: usize = 256 << 10;
 
 /// An answer waits so long for others that hold its share of the memory; then the question is

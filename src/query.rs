@@ -102,8 +102,8 @@ fn print(name: &str, points: Datapoints<'_>, out: &mut dyn Write) -> io::Result<
     Ok(count)
 }
 
-/// Nobody is left to be told when standard error cannot be written.
-fn tell(err: &mut dyn Write, text: fmt::Arguments<'_>) {
+/// Prints a message to standard error. An error of that has no place to go, and is ignored.
+pub(crate) fn tell(err: &mut dyn Write, text: fmt::Arguments<'_>) {
     let _ = writeln!(err, "carbyne: {text}");
 }
 
@@ -187,8 +187,8 @@ impl Answers {
         Answers { timeout, decoder: PickleDecoder::new(), reply: Vec::new() }
     }
 
-    /// Reads the next answer: a length, and so many bytes of a pickle. Memory is taken for what has
-    /// come, whatever the length says.
+    /// Reads the next answer: its length, then a pickle. Takes memory for the bytes that
+    /// have come, whatever the length says.
     ///
     /// # Errors
     /// The stream ends or fails, or what comes is no answer.

@@ -230,7 +230,7 @@ counters! {
     /// Of them, those that survive a loss of power.
     wal_synced,
     /// Points written to the log again so that an old segment could go.
-    wal_carried,
+    wal_rewritten,
     /// Notes in the log that a metric's points are in its file.
     wal_confirmations,
     /// Updates that the log has no room to take a note of: their points are replayed.
@@ -438,7 +438,7 @@ fn log(report: &Report, emit: &mut impl FnMut(fmt::Arguments<'_>, f64)) {
     emit(format_args!("wal.written_points"), value(total.wal_written));
     emit(format_args!("wal.synced_points"), value(total.wal_synced));
     emit(format_args!("wal.unlogged_points"), value(gauges.wal_unlogged));
-    emit(format_args!("wal.carried_points"), value(total.wal_carried));
+    emit(format_args!("wal.carried_points"), value(total.wal_rewritten));
     emit(format_args!("wal.confirmations"), value(total.wal_confirmations));
     emit(format_args!("wal.unnoted_updates"), value(total.unnoted_updates));
     emit(format_args!("wal.unsynced_updates"), value(total.unsynced_updates));

@@ -42,7 +42,7 @@ fn check(node: &NodeProcess, args: &[&str], status: i32, out: &str, err: &str) {
     assert_eq!(output.status.code(), Some(status), "status of {args:?}");
 }
 
-/// Sends two points of each of so many metrics, and waits until the node has them.
+/// Sends two points of each metric, and waits until the node has them.
 fn send(node: &NodeProcess, prefix: &str, count: u32) {
     let first_s = now_s() - 100;
     let line = |n: u32| format!("{prefix}.m{} {n} {}\n", n / 2, first_s + n % 2);

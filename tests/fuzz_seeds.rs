@@ -85,7 +85,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number in the environment"))
 }
 
-/// The seeds of a target, and so many changed ones; a failure names the input and repeats itself.
+/// The seeds of a target, and `rounds` changed ones; a failure names the input and repeats itself.
 fn check(target: &str, run: fn(&[u8]), rounds: u64) {
     let seed = setting("SEED").unwrap_or(1);
     let rounds = rounds * setting("FUZZ_ROUNDS").unwrap_or(1);

@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("config", &["limits", "schema"]),
     ("query", &["limits", "metric", "wire"]),
-    ("admin", &["wire", "sys"]),
+    ("admin", &["wire", "sys", "query"]),
     ("toolbox", &["limits", "metric", "schema", "whisper", "sys", "query"]),
     ("loadgen", &["limits", "metric", "wire", "whisper", "query", "sys"]),
     ("cli", &["limits", "wire", "config", "query", "admin", "toolbox", "loadgen"]),

@@ -107,7 +107,7 @@ impl TimeCode {
 /// When the points behind a mark have arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lateness {
-    /// So many seconds after the time they are of, modulo 2^32.
+    /// They arrived this many seconds after their timestamp, modulo 2^32.
     After(u32),
     /// In this second.
     At(u32),

@@ -412,7 +412,7 @@ fn only_a_point_of_the_same_second_and_arrival_is_replaced() {
     assert_eq!((cache.waiting_count(), cache.writing_count()), (0, 4));
 }
 
-/// Bytes of a chain of 60 points, each so many seconds late.
+/// Bytes of a chain of 60 points; `late_s` gives the lateness of each in seconds.
 fn chain_bytes(late_s: impl Fn(u32) -> u32) -> usize {
     let mut cache = Cache::new();
     let (metric, _) = cache.find_or_add(b"a");

@@ -53,7 +53,7 @@ impl Machine {
         Machine { cores, current_core, memory_bytes: cpu::machine_memory_bytes(), limits }
     }
 
-    /// The processors of so many shards; 0 = as many as the process has time for.
+    /// The processors of `shards` shards; 0 = as many as the process has time for.
     ///
     /// A quota of time leaves all processors open. Every node that took the first of them would
     /// meet all others there, so with a quota the first is the one that the scheduler has put us

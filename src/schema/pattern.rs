@@ -112,7 +112,7 @@ impl Pattern {
 }
 
 impl Engine {
-    /// Compiles a pattern in the engines' syntax into programs of at most so many bytes.
+    /// Compiles a pattern in the engines' syntax into programs of at most `bytes` bytes.
     fn build(text: &str, is_linear: bool, bytes: usize) -> Result<Engine, String> {
         if is_linear {
             let built = RegexBuilder::new(text).size_limit(bytes).build();
@@ -483,7 +483,7 @@ impl Translator {
     }
 
     /// Writes a quantifier with the `?` or `+` that makes it lazy or possessive. The engines write
-    /// out what is to be repeated so many times.
+    /// what is repeated out, `times` times.
     fn quantifier(&mut self, quantifier: String, times: usize) -> Result<(), String> {
         if !self.is_repeatable {
             return Err(format!("nothing to repeat before {quantifier}"));

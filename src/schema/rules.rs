@@ -154,7 +154,7 @@ impl<'a> File<'a> {
     fn notice(&mut self, section: &Section, entry: Option<&Entry>, reason: impl Into<String>) {
         let reason = match self.notices.len() {
             NOTICES_MAX.. => return,
-            count if count + 1 == NOTICES_MAX => "what follows is not told any more".to_owned(),
+            count if count + 1 == NOTICES_MAX => "further notices are left out".to_owned(),
             _ => reason.into(),
         };
         let notice = Notice { place: self.place(section, entry), reason };
@@ -518,7 +518,7 @@ mod tests {
         let text = "[a]\nretentions=60s:1440,".to_owned() + &"60s:1440,".repeat(2_000) + "1:1\n";
         let (_, notices) = parse(&text, &text).unwrap();
         assert_eq!(notices.len(), NOTICES_MAX);
-        let last = "s.conf:2: [a] retentions: what follows is not told any more";
+        let last = "s.conf:2: [a] retentions: further notices are left out";
         assert_eq!(notices[NOTICES_MAX - 1], last);
     }
 

@@ -1,8 +1,8 @@
 //! Points that wait for their file are dropped: of one metric, or of those that an operator names.
 //!
-//! Who forgets many metrics takes the names in pages ([`Shard::unwritten_names`]), looks which of
-//! them match on a thread of its own, and hands those back ([`Shard::forget_names`]): so a pattern
-//! costs a core nothing, however long it takes, and each call is short.
+//! To forget many metrics, a thread takes the names in pages ([`Shard::unwritten_names`]), matches
+//! them itself, and hands those that match back ([`Shard::forget_names`]): a pattern costs a core
+//! nothing, however long it takes, and each call is short.
 
 use crate::cache::MetricId;
 use crate::shard::Shard;

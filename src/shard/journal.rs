@@ -83,7 +83,7 @@ impl Journal {
         }
     }
 
-    /// Whether so many points of a metric may be logged again together.
+    /// Whether `count` points of a metric may be logged again together.
     fn may_rewrite(&self, count: u32) -> bool {
         let count = count as usize;
         // While more of its points may come out of old logs, those that have come stay where they
@@ -106,7 +106,7 @@ impl Journal {
         !self.late.is_empty() || self.log.is_full()
     }
 
-    /// Points that may be in the cache: carried into new segments, they take half of the log.
+    /// Points that may be in the cache: logged again in new segments, they take half of the log.
     pub(super) fn points_max(&self) -> u64 {
         let options = self.log.options();
         u64::from(options.segments_max) * u64::from(options.segment_bytes)
@@ -183,10 +183,6 @@ impl Shard {
                 journal.log.hold(segment);
             }
             journal.late.pop_front();
-            let is_written = self.cache.waiting_of(metric) == 0 && !self.cache.is_writing(metric);
-            if is_written {
-                journal.notes.push_back((metric, Some(journal.log.position())));
-            }
         }
         // One flood must not take a part of the budget for ever.
         journal.late.shrink_to(0);
@@ -498,7 +494,7 @@ impl Shard {
             all.wal_received = log.received_points + journal.late_count();
             all.wal_written = log.written_points;
             all.wal_synced = log.synced_points;
-            all.wal_carried = log.carried_points;
+            all.wal_rewritten = log.rewritten_points;
             all.wal_confirmations = log.confirmations;
             all.wal_bytes = log.bytes;
             all.wal_commits = log.commits;

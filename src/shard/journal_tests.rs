@@ -131,7 +131,7 @@ fn flushed_points_let_their_segments_go() {
     world.tidy();
     let counters = world.shard.all_counters();
     assert_eq!((counters.wal_synced, counters.committed), (80_000, 80_000));
-    assert_eq!((counters.wal_carried, world.shard.unwritten_count()), (0, 0));
+    assert_eq!((counters.wal_rewritten, world.shard.unwritten_count()), (0, 0));
     assert!(counters.wal_bytes > 4 * u64::from(SEGMENT_BYTES) && most <= 5, "{most} files");
 }
 
@@ -154,7 +154,7 @@ fn what_cannot_be_written_is_logged_again_and_does_not_stop_the_others() {
             assert!(!world.shard.must_wait(), "round {round}: {} files", world.files());
         }
         let counters = world.shard.all_counters();
-        assert!(counters.wal_carried > 0 && counters.wal_carried < 1_000, "{counters:?}");
+        assert!(counters.wal_rewritten > 0 && counters.wal_rewritten < 1_000, "{counters:?}");
         assert_eq!(counters.committed, 40_000 - 380, "up to the last sweep");
         let values: Vec<f64> =
             world.shard.points_of(b"bad").iter().map(|point| point.value * 3.0).collect();
@@ -303,7 +303,7 @@ fn an_inheritance_that_does_not_flush_does_not_stop_other_shards_for_ever() {
     world.tidy();
     let log = world.shard.log().expect("it has one");
     assert!(log.is_inheritance_released());
-    assert_eq!(log.counters().carried_points, 2, "just what was left");
+    assert_eq!(log.counters().rewritten_points, 2, "just what was left");
     assert!(!world.shard.wants_to_rewrite(world.now));
     assert_eq!(world.shard.points_of(b"bad.a").len(), 1);
 }
@@ -354,12 +354,12 @@ fn a_long_chain_is_logged_again_as_a_whole_or_not_at_all() {
 
 /// Logs again what is to be, between commits; how many points.
 fn rewrite(world: &mut World) -> u64 {
-    let before = world.shard.all_counters().wal_carried;
+    let before = world.shard.all_counters().wal_rewritten;
     for _ in 0..10 {
         while world.shard.rewrite_some(world.now) {}
         world.commit();
     }
-    world.shard.all_counters().wal_carried - before
+    world.shard.all_counters().wal_rewritten - before
 }
 
 /// One metric that cannot be written pins no segment, though the log is far from full.
@@ -380,7 +380,7 @@ fn a_stuck_metric_pins_only_its_own_points() {
             assert!(world.files() <= 5, "round {round}: {} files", world.files());
         }
     }
-    let carried = world.shard.all_counters().wal_carried;
-    assert!((1..50).contains(&carried), "{carried} points were logged again");
+    let rewritten = world.shard.all_counters().wal_rewritten;
+    assert!((1..50).contains(&rewritten), "{rewritten} points were logged again");
     assert_eq!(world.shard.points_of(b"bad").len(), 1);
 }

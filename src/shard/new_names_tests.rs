@@ -89,7 +89,7 @@ fn known_metrics_are_received_and_written_beside_a_flood_of_new_names() {
     assert!(news.contains(&format!("dropped={}", dropped(&world))), "{news}");
     assert!(news.contains("example=flood.of.names."), "{news}");
 
-    // Who waits for a file has kept its points and can be read, until its turn has come.
+    // A metric that waits for its file keeps its points and can be read.
     assert_eq!(world.shard.points_of(b"flood.of.names.200").len(), 1);
     let before = world.shard.counters.creates;
     for _ in 0..10 {

@@ -14,8 +14,8 @@ pub struct Ticket(pub u64);
 /// What one core asks another.
 #[derive(Debug)]
 pub enum Question {
-    /// The points not in their file yet, for the first ones of these metrics, as many as fit into
-    /// so many bytes: the asker has memory for them.
+    /// The points not in their file yet, of these metrics from the first on, as far as they fit
+    /// into this many bytes: the asker has memory for them.
     Points(Ticket, Vec<Vec<u8>>, usize),
     /// The aggregation method of a metric's file; changed to another one if given.
     Metadata(Ticket, Vec<u8>, Option<Aggregation>),

@@ -168,7 +168,7 @@ impl SeriesFiles {
         self.new_count
     }
 
-    /// A metric without a file takes so much of the share from now on, or nothing.
+    /// Sets how many bytes of the share of new names a metric without a file takes; 0 = none.
     pub(crate) fn set_new_bytes(&mut self, metric: MetricId, bytes: usize) {
         let mut state = *self.state(metric);
         if let FileState::Missing { new_bytes, .. } | FileState::Failing { new_bytes, .. } =

@@ -140,7 +140,8 @@ impl Mount {
             return if leaves { View::Nothing } else { View::From(self.point.join(rest)) };
         }
         // A cgroup namespace was entered and its mounts are from before: "/../.." is two levels
-        // above the namespace, and by which names they lead to the group is not told.
+        // above the namespace, and the kernel does not say which names lead from there to the
+        // group.
         let up = |path: &Path| path.components().filter(is_up).count();
         let is_above = self.top.components().skip(1).all(|part| is_up(&part));
         if is_above && up(group) < up(&self.top) { View::TopOnly } else { View::Nothing }

@@ -185,7 +185,7 @@ impl Stream {
         self.read_when(buffer, timeout, || true).await
     }
 
-    /// As [`Stream::read_into`], but no more than so many bytes.
+    /// As [`Stream::read_into`], but reads at most `bytes_max` bytes.
     pub async fn read_at_most(
         &mut self,
         bytes_max: usize,

@@ -104,7 +104,7 @@ pub fn has_question(core: &Core) -> bool {
 
 /// Why a request is not done, or not to its end.
 enum Failure {
-    /// To be told to the client.
+    /// The client gets this text.
     Told(String),
     /// The client is gone.
     Gone,

@@ -15,7 +15,7 @@ use crate::tasks::core::{Core, Stage};
 /// Why a question is not answered with points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoMemory {
-    /// The answer is larger than the whole share, of so many bytes.
+    /// The answer is larger than the whole share.
     TooLarge { share_bytes: usize },
     /// Other answers hold the share, and have for long.
     PutOff,
@@ -47,7 +47,7 @@ pub(crate) struct Held<'c> {
 }
 
 impl<'c> Held<'c> {
-    /// Takes so much as soon as it is there.
+    /// Waits until the share has this many bytes left, and takes them.
     pub(crate) async fn take(
         core: &'c Core,
         share: Share,
@@ -64,7 +64,7 @@ impl<'c> Held<'c> {
         Held { core, share, bytes }
     }
 
-    /// Counts that so much is taken now, whatever else there is.
+    /// Sets what is taken to this many bytes, even beyond the share.
     pub(crate) fn recount(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.core.with_shard(|shard| shard.account_connection(self.share, before, bytes));
@@ -98,7 +98,7 @@ impl<'c> Held<'c> {
         if is_taken { Ok(()) } else { Err(NoMemory::PutOff) }
     }
 
-    /// Gives back what is beyond so many bytes.
+    /// Gives back what is taken beyond this many bytes.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         if bytes >= self.bytes {
             return;

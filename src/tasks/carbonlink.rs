@@ -179,7 +179,7 @@ impl Client<'_> {
         self.accounted_bytes = after;
     }
 
-    /// Answers the next request, which has so many bytes with its header.
+    /// Answers the next request. `bytes` is its length with the header.
     async fn answer_one(&mut self, bytes: usize) -> Result<(), Closed> {
         let core = self.core;
         let body = &self.received[self.start + HEADER_BYTES..self.start + bytes];

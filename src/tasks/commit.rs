@@ -349,11 +349,11 @@ async fn care(core: &Core) {
     let Some(keeper) = &core.log else { return };
     let must_rewrite = || core.shard.borrow().wants_to_rewrite(Instant::now());
     let is_urgent = || keeper.wants_checkpoint(core) || must_rewrite();
-    let carried_count = || core.shard.borrow().all_counters().wal_carried;
+    let rewritten_count = || core.shard.borrow().all_counters().wal_rewritten;
     loop {
-        // What is inherited is to be carried when its time has come, even if no point comes then.
+        // What is inherited is to be logged again when its time has come, even if no point comes.
         core.loggable.until(|| keeper.has_to_tell.get() || is_urgent()).await;
-        let carried_before = carried_count();
+        let rewritten_before = rewritten_count();
         while core.with_shard(|shard| shard.rewrite_some(Instant::now())) {
             yield_now().await;
         }
@@ -363,8 +363,8 @@ async fn care(core: &Core) {
         if wait.is_zero() && keeper.wants_checkpoint(core) {
             keeper.begin_checkpoint(core);
         }
-        // A walk over all metrics that carried nothing is not repeated at once.
-        let is_going_on = keeper.wants_checkpoint(core) || carried_count() > carried_before;
+        // A walk over all metrics that logged nothing again is not repeated at once.
+        let is_going_on = keeper.wants_checkpoint(core) || rewritten_count() > rewritten_before;
         let least = if is_going_on { Duration::from_millis(10) } else { PRESSURE_INTERVAL };
         sleep(wait.clamp(least, PRESSURE_INTERVAL)).await;
     }

@@ -168,7 +168,7 @@ impl Buffer {
         true
     }
 
-    /// Whether so many points that arrived before fit, with some notes.
+    /// Whether `count` points that arrived before fit, with some notes.
     pub(crate) fn has_room_for(&self, count: usize) -> bool {
         self.used + former_bytes(count) <= self.limit
     }
@@ -342,7 +342,7 @@ impl Buffer {
     }
 }
 
-/// Most bytes that so many points which arrived before take, with the notes around them.
+/// Most bytes that `count` points that arrived before take, with the notes around them.
 fn former_bytes(count: usize) -> usize {
     let bytes = count * (ARRIVAL_BYTES_MAX + POINT_BYTES_MAX) + 4 * NOTE_BYTES_MAX;
     let frames = 2 + bytes / (FRAME_PAYLOAD_MAX / 2);

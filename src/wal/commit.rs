@@ -119,7 +119,7 @@ pub struct Counters {
     /// Of them, those that survive a loss of power.
     pub synced_points: u64,
     /// Points appended again so that an old segment could go.
-    pub carried_points: u64,
+    pub rewritten_points: u64,
     /// Notes that a metric's points are in its file.
     pub confirmations: u64,
     /// Names written.

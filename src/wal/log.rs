@@ -17,7 +17,7 @@ use crate::wal::record::{put_checkpoint, put_confirm, put_rewrite};
 use crate::wal::segment::{Kind, SegmentHeader, SegmentId};
 use crate::wal::segments::{Pressure, Segments};
 
-/// Files that are kept for points already received or carried forward: while the last ones before
+/// Files that are kept for points already received or logged again: while the last ones before
 /// the limit fill, receivers wait.
 pub const RESERVE_SEGMENTS: u32 = 2;
 
@@ -117,13 +117,13 @@ pub struct Log {
     /// Bytes of names in the dictionary, and of those whose metric was forgotten.
     epoch_bytes: u64,
     epoch_dead_bytes: u64,
-    /// Points given a place in the order, received or carried.
+    /// Points given a place in the order, received or logged again.
     last_record: u64,
     /// The last of them when the commit under way was gathered, in a commit that succeeded, and of
-    /// those that were carried.
+    /// those that were logged again.
     commit_record: u64,
     committed_record: u64,
-    carried_record: u64,
+    rewritten_record: u64,
     /// The last sync of the Whisper files that the log says to have begun, the one under way, the
     /// last that succeeded, and the last that a committed frame says has succeeded.
     last_checkpoint: u32,
@@ -172,7 +172,7 @@ impl Log {
             last_record: 0,
             commit_record: 0,
             committed_record: 0,
-            carried_record: 0,
+            rewritten_record: 0,
             last_checkpoint: 0,
             open_checkpoint: None,
             commit_checkpoint: 0,
@@ -300,12 +300,12 @@ impl Log {
         };
         is_put &= open.put_note(self.last_record + 1, confirm);
         assert!(is_put, "room was made for the notes around points that are logged again");
-        self.carried_record = self.last_record;
-        self.counters.carried_points += u64::from(count);
+        self.rewritten_record = self.last_record;
+        self.counters.rewritten_points += u64::from(count);
         Ok(self.segments.current())
     }
 
-    /// Whether so many points of a metric can be logged again together, if the log has room.
+    /// Whether `count` points of a metric can be logged again together, if the log has room.
     pub fn may_rewrite(&self, count: usize) -> bool {
         self.points.open.could_take(count)
     }
@@ -569,13 +569,13 @@ impl Log {
         self.segments.pressure()
     }
 
-    /// The segment whose points are to be carried forward now, see [`Log::rewrite`]: the one that
+    /// The segment whose points are to be logged again now, see [`Log::rewrite`]: the one that
     /// [`Pressure::Rewrite`] names, or what is left of the inheritance after a minute.
     pub fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
         self.segments.rewrite_wanted(now)
     }
 
-    /// The oldest segment that is held, if no more than so many chains of points hold it and others
+    /// The oldest segment that is held, if at most `count` chains of points hold it and others
     /// could go with it.
     pub fn pinned_by(&self, count: u64) -> Option<u32> {
         self.segments.pinned_by(count)
@@ -588,7 +588,7 @@ impl Log {
 
     /// Segments could go after a checkpoint.
     pub fn checkpoint_wanted(&self) -> bool {
-        self.is_carried_committed() && self.segments.checkpoint_wanted()
+        self.is_rewrite_committed() && self.segments.checkpoint_wanted()
     }
 
     /// Whether a wanted checkpoint should not wait for its interval.
@@ -606,7 +606,7 @@ impl Log {
             self.last_checkpoint = sequence;
         }
         self.open_checkpoint = is_said.then_some(sequence);
-        self.segments.checkpoint_begun(is_said && self.is_carried_committed());
+        self.segments.checkpoint_begun(is_said && self.is_rewrite_committed());
         is_said
     }
 
@@ -619,9 +619,9 @@ impl Log {
         is_said || !self.segments.has_room(2, false)
     }
 
-    /// What was carried is where it was carried to: only then may its former place go.
-    fn is_carried_committed(&self) -> bool {
-        self.carried_record <= self.committed_record
+    /// What was logged again is committed: only then may its former place go.
+    fn is_rewrite_committed(&self) -> bool {
+        self.rewritten_record <= self.committed_record
     }
 
     /// The sync has ended. After a failure nobody knows which confirmed points are on disk, and a

@@ -51,7 +51,7 @@ pub(crate) enum Record {
     Confirm(u32, u32),
     /// The same, up to a record of any log.
     ConfirmFar(u32, Position),
-    /// The next so many points are of this metric and logged again.
+    /// This many points that follow are of this metric and logged again.
     Rewrite(u32, u32),
     /// A sync of the Whisper files has begun, the one of this number.
     Checkpoint(u32),

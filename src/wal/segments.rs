@@ -19,10 +19,10 @@ pub const INHERITANCE: u32 = 0;
 /// Files beyond the limit for what had been let in before it was reached, when writes fail.
 const BROKEN_FILES_MAX: u32 = 8;
 
-/// When it has been read for so long, what is still held of the inheritance is carried forward. No
-/// shard can retire anything before all shards have let go of it: one with files that cannot be
-/// written, or may not be created yet, would stop all others for good. Most shards have flushed
-/// theirs by then and carry nothing.
+/// This long after the inheritance was read, what is still held of it is logged again. No shard can
+/// retire anything before all shards have let go of it: one with files that cannot be written, or
+/// may not be created yet, would stop all others for good. Most shards have flushed theirs by then
+/// and log nothing again.
 pub(crate) const INHERITANCE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Segments that may follow the oldest one while only points that cannot be written hold it.
@@ -79,7 +79,7 @@ pub(crate) struct Segments {
     inheritance: Inheritance,
     inherited_files: u32,
     inherited_holds: u64,
-    /// What is held of the inheritance then is carried.
+    /// What is held of the inheritance then is logged again.
     inheritance_due: Option<Instant>,
     /// What the checkpoint under way covers.
     checkpoint: Option<u32>,
@@ -222,7 +222,7 @@ impl Segments {
         self.points.back().is_some_and(|live| live.has_file && live.epoch < epoch)
     }
 
-    /// Whether no more points may be carried.
+    /// Whether no more points may be logged again.
     pub(crate) fn is_beyond(&self) -> bool {
         self.own_file_count() > self.files_max
     }
@@ -252,7 +252,7 @@ impl Segments {
         }
     }
 
-    /// The segment whose points are to be carried forward, if one's are.
+    /// The segment whose points are to be logged again, if one's are.
     pub(crate) fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
         if let Pressure::Rewrite { oldest } = self.pressure() {
             return Some(oldest);

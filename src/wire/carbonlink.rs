@@ -243,7 +243,7 @@ impl ReplySize {
         size
     }
 
-    /// Adds a list of points under a key of so many bytes.
+    /// Adds a list of `point_count` points under a key of `key_bytes` bytes.
     pub fn list(&mut self, key_bytes: usize, point_count: u32) {
         self.text(key_bytes);
         self.pickle_bytes += 1;

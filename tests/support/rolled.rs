@@ -21,7 +21,7 @@ const X_FILES_FACTOR: f64 = 0.5;
 /// Metrics.
 pub(crate) const METRICS: usize = 20;
 
-/// A point is sent up to so many seconds after its time.
+/// A point is sent at most this many seconds after its timestamp.
 pub(crate) const LATE_S_MAX: usize = 3;
 
 /// A point that is not known to have arrived so long after it was sent may have found its second

@@ -161,8 +161,8 @@ impl Core {
         self.errands.push_back(Errand::Commit(Box::new(commit)));
     }
 
-    /// Plants a bug: what was carried counts as committed before it is. Nobody is told that what
-    /// was received is.
+    /// Plants a bug: what was logged again counts as committed before it is. What was received is
+    /// not acknowledged.
     fn commit_early(&mut self, mut commit: Commit, now: Instant) {
         let mut parts = Vec::new();
         for part in commit.parts() {

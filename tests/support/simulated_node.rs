@@ -60,7 +60,7 @@ pub(crate) enum Plant {
     ReleaseAtFailure,
     /// Replayed points come in the wrong order: the older one wins.
     ReplayBackwards,
-    /// What is carried counts as committed before it is written.
+    /// What is logged again counts as committed before it is written.
     CarryEarly,
     /// Inherited files go when one shard needs them no more.
     DropInheritance,

@@ -177,7 +177,7 @@ impl Done {
             ("points too old", of(carbyne::stats::DropReason::TooOld), 1),
             ("commits", self.counters.wal_commits, 1),
             ("failed commits", self.counters.wal_failed_commits, 1),
-            ("points carried", self.counters.wal_carried, 1),
+            ("points logged again", self.counters.wal_rewritten, 1),
             ("points recovered", self.counters.recovered, 1),
             ("failed writes", self.counters.write_errors, 1),
             ("points quarantined", of(carbyne::stats::DropReason::Quarantine), 1),

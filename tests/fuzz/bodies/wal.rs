@@ -1,7 +1,7 @@
 //! Any bytes as the segments of a write-ahead log, and as the names of its files.
 //!
 //! ```text
-//! input    blocks, each: kind u8 (bits below), length u16, then so many bytes of 4,096; the
+//! input    blocks, each: kind u8 (bits below), length u16, then that many bytes of 4,096; the
 //!          others are zeros. What is left over is text: file names, one a line.
 //! kind     1 points, not names    2 the first block of the next segment    4 checksums stay
 //! ```
