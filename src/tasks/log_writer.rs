@@ -172,7 +172,7 @@ impl LogWriter {
         for part in commit.parts().filter(|part| part.is_new()) {
             if let Err(error) = self.begin(part.id()) {
                 self.tell("begin log segment failed", part.id(), &error);
-                part.outcome = Outcome::NotBegun;
+                part.outcome = Outcome::Failed;
             }
         }
         let ready: Vec<&mut Part> = commit.parts().filter(|part| is_pending(part)).collect();
@@ -192,7 +192,7 @@ impl LogWriter {
         let (mut written, mut synced) = (written.into_iter(), self.results.clone().into_iter());
         for part in ready {
             let Some(index) = file_of(&self.open, part.id()) else {
-                part.outcome = Outcome::Broken;
+                part.outcome = Outcome::Failed;
                 continue;
             };
             let count = written.next().expect("one result for each write");
@@ -210,7 +210,8 @@ impl LogWriter {
                 None => outcome,
                 Some(error) => {
                     self.tell("write log failed", part.id(), &error);
-                    self.drop_broken(part)
+                    self.drop_broken(part);
+                    Outcome::Failed
                 }
             };
         }
@@ -226,7 +227,7 @@ impl LogWriter {
 
     /// Counts commits that failed, and says when they have ended.
     fn count(&mut self, commit: &mut Commit) {
-        let is_bad = |part: &mut Part| matches!(part.outcome, Outcome::NotBegun | Outcome::Broken);
+        let is_bad = |part: &mut Part| part.outcome == Outcome::Failed;
         if commit.parts().any(is_bad) {
             self.failures += 1;
         } else if self.failures > 0 {
@@ -236,20 +237,17 @@ impl LogWriter {
         }
     }
 
-    /// Never writes to the part's file again. A new one is deleted: nothing in it is acknowledged.
-    fn drop_broken(&mut self, part: &Part) -> Outcome {
+    /// Never writes to the part's file again. A new one is deleted: nothing in it is acknowledged,
+    /// and replay need not read it. If that fails, too, the next try replaces it.
+    fn drop_broken(&mut self, part: &Part) {
         let id = part.id();
         self.open.retain(|(of, _)| *of != id);
         if !part.is_new() {
-            return Outcome::Broken;
+            return;
         }
         let name = FileName::Segment(id).to_string();
-        match self.directory.remove(&name).and_then(|()| self.directory.sync()) {
-            Ok(()) => Outcome::NotBegun,
-            Err(error) => {
-                self.tell("delete broken log segment failed", id, &error);
-                Outcome::Broken
-            }
+        if let Err(error) = self.directory.remove(&name).and_then(|()| self.directory.sync()) {
+            self.tell("delete broken log segment failed", id, &error);
         }
     }
 

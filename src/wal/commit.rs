@@ -44,11 +44,9 @@ pub enum Outcome {
     Written,
     /// It is on stable storage: survives a loss of power.
     Synced,
-    /// A new segment's file could not be had; no byte written under its identity is left.
-    NotBegun,
-    /// A write or sync failed. The file holds what was synced before, and maybe more. Of a new
-    /// segment only if its file could not be deleted, durably.
-    Broken,
+    /// A new segment's file could not be made, or a write or sync failed. The file holds what was
+    /// synced before, and maybe more.
+    Failed,
 }
 
 /// One write of a commit: whole blocks into one segment.
@@ -77,7 +75,8 @@ impl Part {
         self.id
     }
 
-    /// The segment's file does not exist yet: it is to be made, of its full length.
+    /// The segment is new: its file is to be made, of its full length. One under its name is left
+    /// of a try that failed, and must be replaced durably before anything is written.
     pub fn is_new(&self) -> bool {
         self.block == 0
     }

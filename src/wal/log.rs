@@ -3,7 +3,8 @@
 //! Nothing here waits, reads a clock or touches a file. A commit carries everything gathered since
 //! the one before it, and there is one at a time: the order on disk is the order of arrival. What
 //! a commit carries stays in memory until it has succeeded. When a write fails, its file is never
-//! written to again, and the same frames go to a new segment under new headers.
+//! written to again, and the same frames go to a new file under new headers: the next segment, or,
+//! if the segment was new, the same segment, whose file the new one replaces.
 
 use std::time::{Duration, Instant};
 
@@ -536,11 +537,12 @@ impl Log {
                     self.told_checkpoint = self.told_checkpoint.max(told.synced_checkpoint);
                 }
             }
-            Outcome::NotBegun | Outcome::Broken => {
+            Outcome::Failed => {
                 stream.place = None;
                 stream.ready = Some(buffer);
-                if outcome == Outcome::NotBegun && block == 0 {
-                    // Nothing bears this identity: it can be tried again.
+                if block == 0 {
+                    // Nothing in a new segment is acknowledged: the next try takes its place, so
+                    // that a disk that fails for long costs no more files.
                     stream.last_tried -= 1;
                     match id.kind {
                         Kind::Names => self.segments.unbegin_names(),

@@ -407,17 +407,19 @@ fn a_failed_checkpoint_retires_nothing_ever() {
 fn a_log_full_of_names_makes_room_though_nothing_comes() {
     let options = Options { segments_max: 8, ..log(1).options().clone() };
     let (mut log, mut now) = (Log::new(options), Instant::now());
-    let point = Point { timestamp_s: 1_700_000_000, value: 1.0 };
-    log.append(&mut Mark::default(), || b"a.b", point).unwrap();
-    // The point is written at once; the name takes one file after the other, and they all break.
-    for attempt in 0..8 {
-        now += Duration::from_secs(10);
-        let mut commit = log.take_commit(now, 1_700_000_000).unwrap();
-        commit.parts().for_each(|part| {
-            let is_broken = part.id().kind == Kind::Names && attempt < 7;
-            part.outcome = if is_broken { Outcome::Broken } else { Outcome::Synced };
-        });
-        log.committed(commit, now);
+    // Each name's first write fails in the segment of the one before it, and needs a new segment.
+    for index in 0..7 {
+        let (name, point) = (format!("a.{index}"), Point { timestamp_s: 1, value: 1.0 });
+        log.append(&mut Mark::default(), || name.as_bytes(), point).unwrap();
+        while !log.is_settled() && log.file_count() < 8 {
+            now += Duration::from_secs(10);
+            let mut commit = log.take_commit(now, 1_700_000_000).unwrap();
+            commit.parts().for_each(|part| {
+                let is_bad = part.id().kind == Kind::Names && !part.is_new();
+                part.outcome = if is_bad { Outcome::Failed } else { Outcome::Synced };
+            });
+            log.committed(commit, now);
+        }
     }
     assert!(log.is_full(), "{} files", log.file_count());
     // Nothing is held. Nobody may send.
@@ -436,7 +438,31 @@ fn a_log_full_of_names_makes_room_though_nothing_comes() {
         }
     }
     assert!(!log.is_full() && log.is_settled(), "{} files", log.file_count());
-    assert_eq!(log.file_count(), 1, "the segment of points that is written to");
+    assert_eq!(log.file_count(), 2, "the segment of points that is written to, and its names");
+}
+
+#[test]
+fn a_disk_on_which_every_write_fails_costs_one_file_of_each_kind() {
+    let (mut log, mut files, mut now) = (log(1), Files::new(), Instant::now());
+    let point = Point { timestamp_s: 1_700_000_000, value: 1.0 };
+    log.append(&mut Mark::default(), || b"a", point).unwrap();
+    commit(&mut log, &mut files);
+    log.append(&mut Mark::default(), || b"b", point).unwrap();
+    for _ in 0..100 {
+        now += Duration::from_secs(10);
+        let mut commit = log.take_commit(now, 1_700_000_000).unwrap();
+        commit.parts().for_each(|part| part.outcome = Outcome::Failed);
+        log.committed(commit, now);
+    }
+    assert_eq!((log.counters().failed_commits, log.file_count()), (100, 2));
+    now += Duration::from_secs(10);
+    let mut commit = log.take_commit(now, 1_700_000_000).unwrap();
+    commit.parts().for_each(|part| {
+        assert!(part.is_new() && part.id().number == 2, "{}", part.id());
+        part.outcome = Outcome::Synced;
+    });
+    log.committed(commit, now);
+    assert!(log.is_settled() && log.file_count() == 4);
 }
 
 /// A log of one metric of each name; points are numbered by their timestamps.

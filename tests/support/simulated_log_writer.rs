@@ -82,7 +82,7 @@ impl LogWriter {
     pub(crate) fn commit(&mut self, commit: &mut Commit, disk: &mut SimulatedDisk) {
         for part in commit.parts().filter(|part| part.is_new()) {
             if self.begin(part.id(), disk).is_err() {
-                part.outcome = Outcome::NotBegun;
+                part.outcome = Outcome::Failed;
             }
         }
         let mut parts: Vec<&mut Part> =
@@ -98,7 +98,7 @@ impl LogWriter {
     fn write(&mut self, part: &Part, disk: &mut SimulatedDisk) -> Outcome {
         let id = part.id();
         if !self.open.contains(&id) {
-            return Outcome::Broken;
+            return Outcome::Failed;
         }
         let offset = usize::try_from(part.offset()).expect("a small file");
         let written = disk.write(&text(id), offset, part.bytes());
@@ -112,9 +112,10 @@ impl LogWriter {
             return if self.is_power { Outcome::Synced } else { Outcome::Written };
         }
         self.open.retain(|open| *open != id);
-        let is_gone =
-            part.is_new() && disk.remove(&text(id)).is_ok() && disk.sync_directory().is_ok();
-        if is_gone { Outcome::NotBegun } else { Outcome::Broken }
+        if part.is_new() {
+            let _ = disk.remove(&text(id)).and_then(|()| disk.sync_directory());
+        }
+        Outcome::Failed
     }
 
     /// Makes the file of a new segment ready to be written to.

@@ -38,9 +38,8 @@ const BESIDE_SHARE: usize = 300;
 const ROUNDS_MAX: usize = 6_000;
 
 /// Files beyond those that a shard's log may have and those that it has inherited: what the log
-/// allows itself when writes fail, to get free when it is full of names, and one for each try in a
-/// row that fails to say what may go.
-const FILES_MORE: u32 = 16;
+/// allows itself when writes fail, and to get free when it is full of names.
+const FILES_MORE: u32 = 12;
 
 /// What files look like, and how far they reach back: rings that are lapped in no time, and such
 /// that are not.
