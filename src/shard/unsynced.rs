@@ -146,7 +146,7 @@ impl Unsynced {
     pub(super) fn noted(&mut self, metric: MetricId, note: Note) {
         if let Some(entry) = self.entries.get_mut(&metric) {
             *entry = Entry { covered_by: self.begun + 1, note };
-            self.wanted = self.begun + 1;
+            self.want(note);
         }
     }
 
@@ -175,7 +175,14 @@ impl Unsynced {
     fn add(&mut self, metric: MetricId, note: Note) {
         let covered_by = self.begun + 1;
         self.entries.insert(metric, Entry { covered_by, note });
-        self.wanted = covered_by;
+        self.want(note);
+    }
+
+    /// Wants a checkpoint, if one can cover an entry with this note.
+    fn want(&mut self, note: Note) {
+        if note != Note::Impossible {
+            self.wanted = self.begun + 1;
+        }
     }
 
     fn is_covered(&self, entry: &Entry) -> bool {
