@@ -46,11 +46,12 @@ impl Series {
         let (found, points) = (unreplaced(found), &self.accepted[from..]);
         let wanted = unreplaced(points);
         let mut rest = found.iter().peekable();
-        // One that is gone no longer replaces the one before it.
+        // One that is gone no longer replaces the one before it, but the next one may.
         let mut all_known = true;
         for (at, point) in points.iter().enumerate() {
             let is_there = rest.next_if_eq(&point).is_some();
-            let is_replaced = points.get(at + 1).is_some_and(|next| key_of(next) == key_of(point));
+            let mut followers = points.get(at + 1).into_iter().chain(rest.peek().copied());
+            let is_replaced = followers.any(|next| key_of(next) == key_of(point));
             all_known &= is_there || is_replaced || self.unpromised.contains(&whole(point.value));
         }
         let is_hole = found != wanted && rest.next().is_none() && all_known;
@@ -223,6 +224,10 @@ impl Model {
             if is_power_lost && series.has_hole(found, from_confirmed) {
                 continue;
             }
+            // Nor was anybody told of those that were replayed and written by a run that had not
+            // synced its files: they are gone from the log, and may be gone from their file.
+            let is_unpromised = |point: &Arrival| series.unpromised.contains(&whole(point.value));
+            series.is_tainted |= is_power_lost && series.accepted[..from].iter().any(is_unpromised);
             assert!(
                 unreplaced(found) == unreplaced(&series.accepted[from..]),
                 "acknowledged points of {metric} are not replayed as they came: {found:?} of {:?}, \
