@@ -107,7 +107,7 @@ impl PickleDecode {
     }
 
     fn prepare(count: usize, number: &[u8]) -> PickleDecode {
-        let frame = pickle(&names(count), number);
+        let frame = pickle(&names(count), number, 0);
         PickleDecode { frame, decoder: PickleDecoder::new() }
     }
 
@@ -118,14 +118,14 @@ impl PickleDecode {
     }
 }
 
-fn pickle(names: &[String], number: &[u8]) -> Vec<u8> {
+fn pickle(names: &[String], number: &[u8], round: u32) -> Vec<u8> {
     let mut frame = b"\x80\x02]q\x00(".to_vec();
     for name in names {
         frame.push(b'X');
         frame.extend(u32::try_from(name.len()).expect("short").to_le_bytes());
         frame.extend(name.as_bytes());
         frame.extend(b"r\x01\x01\0\0J");
-        frame.extend((NOW_S - 600).to_le_bytes());
+        frame.extend((NOW_S - 600 + round).to_le_bytes());
         frame.extend(number);
         frame.extend(b"\x86r\x02\x01\0\0\x86r\x03\x01\0\0");
     }
@@ -202,8 +202,9 @@ impl Ingest {
     pub fn known(count: usize) -> Ingest {
         let (names, mut shard) = (names(count), shard(0, 1));
         for round in 0..8 {
-            take(&mut shard, &lines(&names, round));
+            take_round(&mut shard, &names, round);
         }
+        shard.set_time(NOW_S + 8);
         shard.counters.accepted = 0;
         Ingest { shard, text: lines(&names, 8) }
     }
@@ -212,9 +213,10 @@ impl Ingest {
     pub fn logged(count: usize) -> Ingest {
         let (names, mut shard) = (names(count), shard_with(0, 1, Some(log_options())));
         for round in 0..8 {
-            take(&mut shard, &lines(&names, round));
+            take_round(&mut shard, &names, round);
             commit(&mut shard);
         }
+        shard.set_time(NOW_S + 8);
         shard.counters.accepted = 0;
         Ingest { shard, text: lines(&names, 8) }
     }
@@ -226,10 +228,7 @@ impl Ingest {
 
     /// Of metrics that belong to another shard.
     pub fn foreign(count: usize) -> Ingest {
-        let mut names = names(3 * count);
-        names.retain(|name| owner(name.as_bytes(), 2) == ShardId(1));
-        names.truncate(count);
-        Ingest { shard: shard(0, 2), text: lines(&names, 0) }
+        Ingest { shard: shard(0, 2), text: lines(&foreign_names(count), 0) }
     }
 
     /// Points accepted, or on their way to another shard.
@@ -279,6 +278,20 @@ fn take(shard: &mut Shard, text: &[u8]) {
     take_lines(shard, &mut Vec::new(), text).expect("short lines");
 }
 
+/// Names that belong to the second of two shards.
+fn foreign_names(count: usize) -> Vec<String> {
+    let mut names = names(3 * count);
+    names.retain(|name| owner(name.as_bytes(), 2) == ShardId(1));
+    names.truncate(count);
+    names
+}
+
+/// A point of each name, a second after the round before: senders are always as late.
+fn take_round(shard: &mut Shard, names: &[String], round: u32) {
+    shard.set_time(NOW_S + round);
+    take(shard, &lines(names, round));
+}
+
 /// Points on their way into a log that knows their metrics.
 pub struct LogEncode {
     log: wal::Log,
@@ -322,6 +335,8 @@ impl AcceptBatch {
     pub fn prepare(count: usize) -> AcceptBatch {
         let (mut near, mut far) = (Ingest::foreign(count), shard(1, 2));
         take(&mut far, &near.text);
+        near.text = lines(&foreign_names(count), 1);
+        far.set_time(NOW_S + 1);
         take(&mut near.shard, &near.text);
         let mut batches = Vec::new();
         while let Some(batch) = near.shard.outbox().pop(ShardId(1), true) {
@@ -350,7 +365,7 @@ pub struct IngestPickle {
 impl IngestPickle {
     pub fn prepare(count: usize) -> IngestPickle {
         let Ingest { shard, .. } = Ingest::known(count);
-        let frame = pickle(&names(count), b"G\x3f\xf8\0\0\0\0\0\0");
+        let frame = pickle(&names(count), b"G\x3f\xf8\0\0\0\0\0\0", 8);
         IngestPickle { shard, frame, decoder: PickleDecoder::new() }
     }
 

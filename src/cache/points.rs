@@ -205,10 +205,9 @@ impl Points {
         } else {
             Lateness::After(late_s)
         });
-        let (mark, mark_bytes) = chain.lateness().mark();
-        let is_empty = chain.count == 0;
-        let record = record_behind(chain, arrival.point());
-        if !is_empty {
+        if chain.count > 0 {
+            let (mark, mark_bytes) = chain.lateness().mark();
+            let record = record_behind(chain, arrival.point());
             let block = self.blocks.get_mut(chain.tail);
             let used = usize::from(block.used);
             if used + mark_bytes + usize::from(record.len) <= RECORDS_BYTES {

@@ -135,6 +135,7 @@ impl Shard {
         let (metric, is_added) = self.cache.find_or_add(name);
         if is_added {
             self.begin(metric);
+            return self.accept(metric, point);
         }
         self.accept(metric, point);
         self.charge(metric);

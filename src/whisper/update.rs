@@ -130,6 +130,12 @@ struct Sample {
     value: f64,
 }
 
+impl Sample {
+    fn pair(&self) -> (u32, f64) {
+        (self.timestamp_s, self.value)
+    }
+}
+
 /// A point aligned to its archive.
 #[derive(Debug)]
 struct Cell {
@@ -213,26 +219,51 @@ impl Update {
     pub fn begin_arrivals(&mut self, header: &Header, bases: &Bases, points: &[Arrival]) {
         self.reset(header, bases);
         self.is_by_arrival = true;
-        let placed = |archive: usize, point: &Arrival| {
-            let Arrival { timestamp_s, value, .. } = *point;
-            Placed { archive, timestamp_s, value }
-        };
-        // The usual case: all are young enough for the finest archive.
-        let age_s = points.iter().map(|point| point.age_s()).max();
-        if age_s.is_some_and(|age_s| self.header.archive_of_age(age_s) == Some(0)) {
-            self.finest = 0;
-            self.placed.extend(points.iter().map(|point| placed(0, point)));
+        if self.is_plain(points) {
+            let archive = &self.header.archives()[0];
+            let points = points.iter().map(|point| (point.timestamp_s, point.value));
+            let (start, end) = align(points, archive, &mut self.cells);
+            self.add_run(0, start, end);
         } else {
-            for point in points {
-                let Some(archive) = self.header.archive_of_age(point.age_s()) else {
-                    self.outcome.points_too_old += 1;
-                    continue;
-                };
-                self.finest = self.finest.min(archive);
-                self.placed.push(placed(archive, point));
-            }
+            self.place(points);
         }
-        self.outcome.points_used = self.placed.len();
+        self.outcome.points_used = points.len() - self.outcome.points_too_old;
+    }
+
+    /// Whether points make one run whatever the file has, as most updates do: all are young enough
+    /// for the finest archive, none is older than the one before it, and no two of them meet in a
+    /// slot of the coarsest archive.
+    fn is_plain(&self, points: &[Arrival]) -> bool {
+        let (Some(first), Some(last)) = (points.first(), points.last()) else { return false };
+        let (mut before_s, mut age_s, mut is_ascending) = (0, 0, true);
+        for point in points {
+            is_ascending &= before_s <= point.timestamp_s;
+            before_s = point.timestamp_s;
+            age_s = age_s.max(point.age_s());
+        }
+        is_ascending
+            && self.header.archive_of_age(age_s) == Some(0)
+            && !self.may_meet(first.timestamp_s, last.timestamp_s)
+    }
+
+    /// Whether points between these times may meet in a slot of the coarsest archive.
+    fn may_meet(&self, least_s: u32, most_s: u32) -> bool {
+        let spread_s = u64::from(most_s - least_s);
+        let coarsest = self.header.archives().last();
+        coarsest.is_none_or(|archive| spread_s + u64::from(archive.step_s) >= archive.span_s())
+    }
+
+    /// Gives each point its archive.
+    fn place(&mut self, points: &[Arrival]) {
+        for point in points {
+            let Some(archive) = self.header.archive_of_age(point.age_s()) else {
+                self.outcome.points_too_old += 1;
+                continue;
+            };
+            self.finest = self.finest.min(archive);
+            let Arrival { timestamp_s, value, .. } = *point;
+            self.placed.push(Placed { archive, timestamp_s, value });
+        }
     }
 
     /// Begins a batch for one file, forgetting any former job. Points may come in any order.
@@ -279,7 +310,8 @@ impl Update {
         self.reset(header, bases);
         self.sort(points);
         let archive = &self.header.archives()[archive_index];
-        let (start, end) = align(&self.samples, archive, &mut self.cells);
+        let samples = self.samples.iter().map(Sample::pair);
+        let (start, end) = align(samples, archive, &mut self.cells);
         self.add_run(archive_index, start, end);
         self.outcome.points_used = self.samples.len();
     }
@@ -374,7 +406,8 @@ impl Update {
                 u64::from(now_s.saturating_sub(sample.timestamp_s)) > archive.span_s()
             };
             let first = self.samples[..sample_end].partition_point(too_old);
-            let (start, end) = align(&self.samples[first..sample_end], archive, &mut self.cells);
+            let samples = self.samples[first..sample_end].iter().map(Sample::pair);
+            let (start, end) = align(samples, archive, &mut self.cells);
             self.add_run(at, start, end);
             sample_end = first;
         }
@@ -396,8 +429,8 @@ impl Update {
         let must_ascend = self.touched().any(|at| self.bases.get(at) == Some(0));
         let Some(&coarsest) = self.header.archives().last() else { return };
         let times = self.placed.iter().map(|point| point.timestamp_s);
-        let spread_s = times.clone().max().unwrap_or(0) - times.min().unwrap_or(0);
-        let may_meet = u64::from(spread_s) + u64::from(coarsest.step_s) >= coarsest.span_s();
+        let Some((least_s, most_s)) = times.clone().min().zip(times.max()) else { return };
+        let may_meet = self.may_meet(least_s, most_s);
         let mut from = 0;
         while let Some(Placed { archive, .. }) = self.placed.get(from) {
             let (at, start) = (*archive, self.cells.len());
@@ -611,11 +644,15 @@ impl Update {
 }
 
 /// Appends the cells that ascending samples make in an archive, one an interval; where they are.
-fn align(samples: &[Sample], archive: &Archive, cells: &mut Vec<Cell>) -> (usize, usize) {
+fn align(
+    samples: impl Iterator<Item = (u32, f64)>,
+    archive: &Archive,
+    cells: &mut Vec<Cell>,
+) -> (usize, usize) {
     let start = cells.len();
-    for sample in samples {
-        let interval_s = archive.interval(sample.timestamp_s);
-        let cell = Cell { interval_s, value: sample.value };
+    for (timestamp_s, value) in samples {
+        let interval_s = archive.interval(timestamp_s);
+        let cell = Cell { interval_s, value };
         match cells[start..].last_mut() {
             Some(last) if last.interval_s == interval_s => *last = cell,
             _ => cells.push(cell),
