@@ -128,14 +128,14 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     """A sync that fails says nothing of what it has lost, and the next one would succeed: the node
     ends, and the log has everything at the next start."""
     disk = disks()
-    # Files longer than the others': the oldest points are 25 minutes old when the session begins.
-    # There is no checkpoint before half of the log's 16 files are in use.
+    # There is no checkpoint before half of the log's 16 files are in use: 8 MB, for which the oldest
+    # point is 100 minutes old when the test begins.
     node = start(data=disk.path / "data", schemas=[("all", ".*", "1s:2h")],
                  whisper={"flush-interval": "200ms"},
                  common={"shards": 1}, wal={"checkpoint-interval": "1h", "max-size": "16MiB",
                                             "segment-size": "1MiB", "commit-interval": "2ms"})
     node.allowed_errors = "."
-    names, ages = metrics("sync", 1000), iter(range(1500, 0, -1))
+    names, ages = metrics("sync", 1000), iter(range(6000, 0, -1))
     sent, late = [], []
     while node.stat("wal.segments") < 3:  # one of names, and one of points that is full
         sent += round_of(names, next(ages))
