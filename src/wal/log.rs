@@ -396,8 +396,11 @@ impl Log {
         let streams = [&self.names, &self.points];
         let files = streams.iter().filter(|stream| stream.needs_segment(segment_bytes)).count();
         let files = u32::try_from(files).expect("two at most");
-        // What lets segments go may always be said.
-        let has_to_tell = self.is_stuck() || self.told_checkpoint < self.synced_checkpoint;
+        // What lets files go may always be said.
+        let is_heir_done =
+            self.segments.has_inheritance() && self.segments.is_inheritance_released();
+        let is_untold = self.told_checkpoint < self.synced_checkpoint;
+        let has_to_tell = self.is_stuck() || (is_heir_done && is_untold);
         if !self.segments.has_room(files, has_to_tell) {
             return None;
         }
