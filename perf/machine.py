@@ -237,11 +237,15 @@ class Node:
         """How long the node went on after this moment, to be asked when it has settled."""
         return max(0, self.busy_until - ended)
 
+    def points(self, name):
+        """What the cache has of a metric: lines of a timestamp and a value."""
+        return subprocess.run(
+            [NODE, "query", "--carbonlink", self.ports["carbonlink"], name],
+            capture_output=True, text=True, check=True).stdout.splitlines()
+
     def own(self, name):
         """The newest value of one of the node's own metrics."""
-        answer = subprocess.run(
-            [NODE, "query", "--carbonlink", self.ports["carbonlink"], f"self.{name}"],
-            capture_output=True, text=True, check=True).stdout.splitlines()
+        answer = self.points(f"self.{name}")
         return float(answer[-1].split()[1]) if answer else None
 
     def wait_for(self, name, least, timeout_s=60):
