@@ -58,6 +58,13 @@ impl Series {
         self.is_tainted |= is_hole;
         is_hole
     }
+
+    /// Whether of the first points some were replayed and written by a run that had not synced its
+    /// files, and were never promised: they are gone from the log, and may be gone from the file.
+    fn may_lack_first(&self, count: usize) -> bool {
+        let is_unpromised = |point: &Arrival| self.unpromised.contains(&whole(point.value));
+        self.accepted[..count].iter().any(is_unpromised)
+    }
 }
 
 /// All points.
@@ -224,10 +231,7 @@ impl Model {
             if is_power_lost && series.has_hole(found, from_confirmed) {
                 continue;
             }
-            // Nor was anybody told of those that were replayed and written by a run that had not
-            // synced its files: they are gone from the log, and may be gone from their file.
-            let is_unpromised = |point: &Arrival| series.unpromised.contains(&whole(point.value));
-            series.is_tainted |= is_power_lost && series.accepted[..from].iter().any(is_unpromised);
+            series.is_tainted |= is_power_lost && series.may_lack_first(from);
             assert!(
                 unreplaced(found) == unreplaced(&series.accepted[from..]),
                 "acknowledged points of {metric} are not replayed as they came: {found:?} of {:?}, \
