@@ -84,7 +84,7 @@ def receive(setup, shards, agents, port="line tcp", more=(), cpus=None, log="off
                       for what, first in zip(("bytes", "written_points"), logged)]
         return {"logged": logged,
                 "us": micros(cpu_s, sent["points"]), "per_s": sent["points"] / took_s,
-                "cores": cpu_s / took_s, "sender_us": sent["cpu_us_per_point"]}
+                "sender_us": sent["cpu_us_per_point"]}
 
 
 def floor_a(setup, agents=4):
@@ -161,21 +161,6 @@ def line_two_shards(setup):
     """CPU per received point, 2 shards, half the points foreign, 4 connections, cache only"""
     turns = [(receive(setup, 2, 4), floor_a(setup)) for _ in range(setup.turns)]
     return cpu_rows(turns, "≤ 4 x")
-
-
-def one_connection(setup):
-    """One connection carries everything: 2 shards against 1"""
-    turns = [(receive(setup, 2, 1), receive(setup, 1, 1)) for _ in range(setup.turns)]
-    return [
-        Row("throughput, 2 shards", "M points/s", [two["per_s"] / 1e6 for two, _ in turns],
-            [two["per_s"] / one["per_s"] for two, one in turns], "≥ 1.6 x of 1 shard", 2),
-        Row("throughput, 1 shard", "M points/s", [one["per_s"] / 1e6 for _, one in turns],
-            digits=2),
-        Row("cores busy, 2 shards", "", [two["cores"] for two, _ in turns], digits=2,
-            target="both", note="the sender needs a part of them"),
-        Row("node: CPU per point, 2 shards", "µs", [two["us"] for two, _ in turns],
-            [two["us"] / one["us"] for two, one in turns], note="ratio to 1 shard"),
-        Row("node: CPU per point, 1 shard", "µs", [one["us"] for _, one in turns])]
 
 
 def pickle(setup):
@@ -491,7 +476,6 @@ WORKLOADS = {
     "line-2-shards": line_two_shards,
     "log": log,
     "replay": replay,
-    "one-connection": one_connection,
     "pickle": pickle,
     "udp": udp,
     "files": files,

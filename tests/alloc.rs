@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::BATCH_BYTES_MAX;
-use carbyne::metric::batch::{Batch, Content};
 use carbyne::metric::glob::Glob;
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
@@ -166,10 +165,9 @@ fn check(what: &str, mut take: impl FnMut(u32)) {
 
 /// Sends all batches of shard 0 to shard 1, which takes them, and gives their buffers back.
 fn exchange(from: &mut Shard, to: &mut Shard) {
-    while let Some(Batch { content, bytes }) = from.outbox().pop(ShardId(1), true) {
-        assert_eq!(content, Content::Points);
-        to.accept_batch(&bytes);
-        from.outbox().give_back(ShardId(1), bytes);
+    while let Some(batch) = from.outbox().pop(ShardId(1), true) {
+        to.accept_batch(&batch);
+        from.outbox().give_back(ShardId(1), batch);
     }
 }
 
@@ -204,30 +202,6 @@ fn lines_of_metrics_of_which_half_are_foreign() {
     let taken = METRICS as u64 * u64::from(WARM_ROUNDS + ROUNDS);
     assert_eq!(near.counters.accepted + far.counters.accepted, taken);
     assert!(near.counters.accepted > taken / 3 && far.counters.accepted > taken / 3);
-}
-
-#[test]
-fn lines_that_are_lent() {
-    let (mut near, mut far, mut carry) = (shard(0, 2), shard(1, 2), Vec::new());
-    let rounds: Vec<Vec<u8>> = (0..WARM_ROUNDS + ROUNDS).map(lines).collect();
-    check("lent lines", |round| {
-        let text = &rounds[round as usize];
-        let lent = near.outbox().lend(ShardId(1), text).expect("nothing is lent");
-        take_lines(&mut near, &mut carry, &text[..lent]).expect("short lines");
-        let batch = near.outbox().pop(ShardId(1), false).expect("the lines");
-        assert_eq!(batch.content, Content::Lines);
-        far.set_time(NOW_S);
-        carbyne::tasks::receive_tcp::take_lent(&mut far, ShardId(0), &batch.bytes);
-        near.outbox().give_back(ShardId(1), batch.bytes);
-        far.outbox().end_lent(ShardId(0), false);
-        let back = far.outbox().pop(ShardId(0), false).expect("the points that come back");
-        near.accept_batch(&back.bytes);
-        near.lines_taken();
-        far.outbox().give_back(ShardId(0), back.bytes);
-        exchange(&mut near, &mut far);
-    });
-    assert!(near.outbox().is_settled() && far.outbox().is_settled());
-    assert!(near.counters.replaced + far.counters.replaced > 0, "both took the same lines");
 }
 
 #[test]

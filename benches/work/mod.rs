@@ -237,7 +237,7 @@ impl Ingest {
         commit(&mut self.shard);
         let mut sent = 0;
         while let Some(batch) = self.shard.outbox().pop(ShardId(0), false) {
-            sent += batch.bytes.len();
+            sent += batch.len();
         }
         assert_eq!(sent, 0, "a shard sends itself nothing");
         let received: u64 = self.shard.counters.received.iter().sum();
@@ -340,7 +340,7 @@ impl AcceptBatch {
         take(&mut near.shard, &near.text);
         let mut batches = Vec::new();
         while let Some(batch) = near.shard.outbox().pop(ShardId(1), true) {
-            batches.push(batch.bytes);
+            batches.push(batch);
         }
         far.counters.accepted = 0;
         AcceptBatch { shard: far, batches }

@@ -1,10 +1,8 @@
-//! What one core sends to another: points for the core that owns their metrics, or lines for it to
-//! take apart.
+//! What one core sends to another: points for the core that owns their metrics.
 //!
 //! ```text
 //! record := timestamp u32 | name length u16 | value f64 bits u64 | name bytes      (native order)
 //! points := record*
-//! lines  := (line LF)*                                                as they were received
 //! replay := (arrival u32 | record)*                           points of earlier runs, from the log
 //! ```
 //! The bytes never leave the process.
@@ -16,29 +14,6 @@ const HEAD_BYTES: usize = 14;
 
 /// Longest possible record.
 pub const RECORD_BYTES_MAX: usize = HEAD_BYTES + NAME_BYTES_MAX;
-
-/// A buffer on its way to another core.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// What is in it.
-    pub content: Content,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-}
-
-/// What a batch holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// Records for the core it is sent to.
-    Points,
-    /// Whole lines that the other core is to take for the sender.
-    Lines,
-    /// The last records from lines that the other core has lent to the sender.
-    LinesTaken {
-        /// The sender has connections of its own that fill its read buffer.
-        is_busy: bool,
-    },
-}
 
 /// Appends one record.
 pub fn push(batch: &mut Vec<u8>, name: &[u8], point: Point) {

@@ -30,30 +30,10 @@ struct Away<'a> {
 const NO_AWAY: Away<'static> =
     Away { name: &[], point: NO_POINT, owner: ShardId(0), own_before: 0 };
 
-/// Where an intake's points go that are not for its shard.
-#[derive(Debug, Clone, Copy)]
-enum Course {
-    /// To their owners.
-    Owners,
-    /// To this helper what it owns, behind the lines it has been lent; all others are held until
-    /// it has taken them.
-    Behind(ShardId),
-    /// Back to this core, which has lent their lines.
-    Back(ShardId),
-}
-
-impl Course {
-    /// To which shard a point of this owner is sent.
-    fn lane(self, owner: ShardId) -> ShardId {
-        if let Course::Back(lender) = self { lender } else { owner }
-    }
-}
-
 /// Points of one receiver on their way into a shard, taken some at a time.
 pub struct Intake<'s, 'a> {
     shard: &'s mut Shard,
     receiver: Receiver,
-    course: Course,
     own: [Named<'a>; TOGETHER],
     own_count: usize,
     away: [Away<'a>; TOGETHER],
@@ -71,9 +51,6 @@ impl<'a> Intake<'_, 'a> {
             Ok(point) => point,
             Err(error) => return shard.refuse_received(self.receiver, reason_of_point(error)),
         };
-        if let Course::Behind(helper) = self.course {
-            return self.take_behind(helper, name, point);
-        }
         // A name that is known here, as it was sent, needs no second look.
         let owner = shard.owner_of(name);
         if owner == shard.options.id {
@@ -104,21 +81,8 @@ impl<'a> Intake<'_, 'a> {
             Ok(canonical) => {
                 // Earlier points of the same metric go first.
                 self.settle();
-                self.shard.route(self.course, canonical, point);
+                self.shard.route(canonical, point);
             }
-            Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
-        }
-        self.shard.name_scratch = scratch;
-    }
-
-    /// Takes a point that was received behind lines that another core has.
-    fn take_behind(&mut self, helper: ShardId, name: &[u8], point: Point) {
-        let mut scratch = std::mem::take(&mut self.shard.name_scratch);
-        match self.shard.canonical_checked(name, &mut scratch) {
-            Ok(name) if self.shard.owner_of(name) == helper => {
-                self.shard.outbox.push(helper, name, point);
-            }
-            Ok(name) => self.shard.outbox.hold(name, point),
             Err(error) => self.shard.refuse_received(self.receiver, reason_of_name(error)),
         }
         self.shard.name_scratch = scratch;
@@ -137,12 +101,12 @@ impl<'a> Intake<'_, 'a> {
                 continue;
             }
             while let Some(away) = away.next_if(|away| away.own_before <= number) {
-                self.shard.send_away(self.course, away);
+                self.shard.send_away(away);
             }
-            self.shard.take_unknown(self.receiver, self.course, name, point);
+            self.shard.take_unknown(self.receiver, name, point);
         }
         for away in away {
-            self.shard.send_away(self.course, away);
+            self.shard.send_away(away);
         }
         self.own_count = 0;
         self.away_count = 0;
@@ -159,20 +123,9 @@ impl Shard {
     /// Begins to take points of a receiver, in their order. Those taken are all in the shard when
     /// the intake is dropped.
     pub fn intake<'a>(&mut self, receiver: Receiver) -> Intake<'_, 'a> {
-        let course = self.outbox.helper().map_or(Course::Owners, Course::Behind);
-        self.intake_on(receiver, course)
-    }
-
-    /// Begins to take points from lines that another core has lent.
-    pub fn intake_lent<'a>(&mut self, receiver: Receiver, lender: ShardId) -> Intake<'_, 'a> {
-        self.intake_on(receiver, Course::Back(lender))
-    }
-
-    fn intake_on<'a>(&mut self, receiver: Receiver, course: Course) -> Intake<'_, 'a> {
         Intake {
             shard: self,
             receiver,
-            course,
             own: [(&[], NO_POINT); TOGETHER],
             own_count: 0,
             away: [NO_AWAY; TOGETHER],
@@ -186,10 +139,10 @@ impl Shard {
     }
 
     /// Brings a name into its canonical form and takes the point to the name's owner.
-    fn take_unknown(&mut self, receiver: Receiver, course: Course, name: &[u8], point: Point) {
+    fn take_unknown(&mut self, receiver: Receiver, name: &[u8], point: Point) {
         let mut scratch = std::mem::take(&mut self.name_scratch);
         match self.canonical_checked(name, &mut scratch) {
-            Ok(name) => self.route(course, name, point),
+            Ok(name) => self.route(name, point),
             Err(error) => self.refuse_received(receiver, reason_of_name(error)),
         }
         self.name_scratch = scratch;
@@ -211,8 +164,8 @@ impl Shard {
         owner(name, self.options.shard_count)
     }
 
-    fn send_away(&mut self, course: Course, away: &Away<'_>) {
-        self.outbox.push(course.lane(away.owner), away.name, away.point);
+    fn send_away(&mut self, away: &Away<'_>) {
+        self.outbox.push(away.owner, away.name, away.point);
     }
 
     /// Takes a point of the node's own metrics: into this shard's cache, or into the batch of its
@@ -247,8 +200,7 @@ impl Shard {
         self.refuse_received(receiver, reason);
     }
 
-    /// Takes another shard's batch of points: for metrics of this shard, or from lines that it was
-    /// lent; what of these belongs to a third shard goes on to it.
+    /// Takes another shard's batch of points for metrics of this shard.
     pub fn accept_batch(&mut self, batch: &[u8]) {
         let mut records = batch::records(batch);
         loop {
@@ -266,7 +218,7 @@ impl Shard {
             for (&(name, point), &metric) in points[..count].iter().zip(&found) {
                 match metric {
                     Some(metric) => self.accept(metric, point),
-                    None => self.route(Course::Owners, name, point),
+                    None => self.accept_named(name, point),
                 }
             }
         }
@@ -279,25 +231,15 @@ impl Shard {
         }
     }
 
-    /// The helper has taken the oldest lines it was lent, and all their points are here: takes the
-    /// points that were held for it.
-    pub fn lines_taken(&mut self) {
-        self.outbox.confirm_lent();
-        while let Some((lane, points)) = self.outbox.release() {
-            self.accept_batch(&points);
-            self.outbox.give_back(lane, points);
-        }
-    }
-
     fn refuse_received(&mut self, receiver: Receiver, reason: DropReason) {
         self.counters.refused[receiver.index()] += 1;
         self.counters.drop_points(reason, 1);
     }
 
-    fn route(&mut self, course: Course, name: &[u8], point: Point) {
+    fn route(&mut self, name: &[u8], point: Point) {
         let owner = self.owner_of(name);
         if owner != self.options.id {
-            return self.outbox.push(course.lane(owner), name, point);
+            return self.outbox.push(owner, name, point);
         }
         self.accept_named(name, point);
     }

@@ -5,7 +5,6 @@
 //!
 //! - `ingest`: points come in, are checked, and go to the cache or to their owner's batch.
 //! - `journal`: points go into the log; its segments are held until they are in their files.
-//! - `lend`: lines that another core takes for this one, and points that wait for them.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `unsynced`: which files may be written before the next sync of all.
 //! - `new_names`: metrics without a file, or of which nobody knows yet whether they have one.
@@ -18,7 +17,6 @@ pub mod flush;
 pub mod forget;
 mod ingest;
 mod journal;
-mod lend;
 pub mod memory;
 mod new_names;
 pub mod query;

@@ -300,8 +300,8 @@ fn foreign_points_travel_to_their_owner() {
     }
     assert!(worlds[0].shard.outbox().has_unsent());
     while let Some(batch) = worlds[0].shard.outbox().pop(ShardId(1), true) {
-        worlds[1].shard.accept_batch(&batch.bytes);
-        worlds[0].shard.outbox().give_back(ShardId(1), batch.bytes);
+        worlds[1].shard.accept_batch(&batch);
+        worlds[0].shard.outbox().give_back(ShardId(1), batch);
     }
     assert!(worlds[0].shard.outbox().is_settled());
     let counts: Vec<u64> = worlds.iter().map(|world| world.shard.gauges().waiting).collect();

@@ -11,7 +11,6 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::metric::batch::Batch;
 use crate::sys::doorbell::{Doorbell, DoorbellEar, doorbell};
 
 /// One core's ends of all its links. `Q` and `A` are its questions and answers.
@@ -29,11 +28,11 @@ pub struct Peer<Q, A> {
     /// Wakes the other core.
     pub bell: Doorbell,
     /// Batches for the other core.
-    pub data_tx: Producer<Batch>,
+    pub data_tx: Producer<Vec<u8>>,
     /// Our buffers, emptied by the other core.
     pub spent_rx: Consumer<Vec<u8>>,
     /// Batches for this core.
-    pub data_rx: Consumer<Batch>,
+    pub data_rx: Consumer<Vec<u8>>,
     /// The other core's buffers on their way back.
     pub spent_tx: Producer<Vec<u8>>,
     /// Questions to the other core.

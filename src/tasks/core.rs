@@ -25,7 +25,6 @@ use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::admin::AdminEnd;
 use crate::tasks::commit::LogKeeper;
 use crate::tasks::event::{Event, Turns};
-use crate::tasks::share::Sharing;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
 
@@ -161,8 +160,6 @@ pub struct Core {
     pub admin: AdminEnd,
     /// Small things for the writer to do beside its batches.
     pub errands: RefCell<VecDeque<Errand>>,
-    /// How busy the connections are, and whether lines may be lent.
-    pub sharing: Sharing,
     /// How far this core is on its way down.
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
@@ -224,7 +221,6 @@ impl Core {
             log: parts.log,
             admin: parts.admin,
             errands: RefCell::new(VecDeque::new()),
-            sharing: Sharing::default(),
             stage: Cell::new(Stage::Recovering),
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,

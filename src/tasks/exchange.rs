@@ -8,7 +8,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::metric::batch::Content;
 use crate::shard::Shard;
 use crate::shard::query::{Answer, Question};
 use crate::shard::route::ShardId;
@@ -18,7 +17,6 @@ use crate::tasks::admin;
 use crate::tasks::commit;
 use crate::tasks::core::{Core, Order, Report, Stage};
 use crate::tasks::flush::Writer;
-use crate::tasks::receive_tcp::take_lent;
 use crate::tasks::writer::Errand;
 
 /// How long points may wait for their batch to fill up: a wake-up of a sleeping core costs 80 us,
@@ -50,15 +48,6 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
             }
         }
     })
-}
-
-/// Takes at once what has come over the links, for a task that goes on without waiting.
-pub fn look(core: &Core) {
-    let mut found = take_spent(core);
-    found |= take_batch(core);
-    if found && !core.shard.borrow_mut().must_wait() {
-        core.room.notify();
-    }
 }
 
 /// Sends full batches at once, and has the rest sent when its points have waited long enough. To be
@@ -228,9 +217,7 @@ fn is_held_back(core: &Core, shard: &mut Shard) -> bool {
 /// Takes at most one batch of each core, unless this shard is full.
 fn take_batch(core: &Core) -> bool {
     let mut found = false;
-    let mut has_answer = false;
-    for (number, peer) in (0u16..).zip(core.peers.borrow_mut().iter_mut()) {
-        let Some(peer) = peer else { continue };
+    for peer in core.peers.borrow_mut().iter_mut().flatten() {
         let mut shard = core.shard.borrow_mut();
         if is_held_back(core, &mut shard) {
             drop(shard);
@@ -245,30 +232,11 @@ fn take_batch(core: &Core) -> bool {
         let Ok(mut batch) = peer.data_rx.pop() else { continue };
         // Points arrive when their owner has them.
         shard.set_time(clock::now_s());
-        match batch.content {
-            Content::Points => shard.accept_batch(&batch.bytes),
-            Content::Lines => {
-                take_lent(&mut shard, ShardId(number), &batch.bytes);
-                shard.outbox().end_lent(ShardId(number), core.sharing.is_busy());
-                has_answer = true;
-            }
-            Content::LinesTaken { is_busy } => {
-                shard.accept_batch(&batch.bytes);
-                shard.lines_taken();
-                core.sharing.lines_taken(is_busy);
-                core.changed.notify();
-            }
-        }
-        batch.bytes.clear();
-        peer.spent_tx.push(batch.bytes).expect("there was a place and only we fill it");
+        shard.accept_batch(&batch);
+        batch.clear();
+        peer.spent_tx.push(batch).expect("there was a place and only we fill it");
         peer.bell.ring();
         found = true;
-    }
-    if has_answer {
-        send(core, false);
-    }
-    if found && core.shard.borrow_mut().outbox().has_unsent() {
-        core.outgoing.notify();
     }
     found
 }

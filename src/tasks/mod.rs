@@ -9,7 +9,6 @@
 //!   memory for them, `reply` writes them out.
 //! - *exchange*: one task; empties everything other threads leave for this core (batches,
 //!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
-//! - *share*: no task; lends lines of a connection that fills its read buffer to another core.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
 //!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
@@ -46,6 +45,5 @@ pub mod recovery;
 mod reply;
 pub mod report;
 pub mod room;
-pub mod share;
 pub mod start;
 pub mod writer;

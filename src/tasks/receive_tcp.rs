@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::metric::point::Received;
 use crate::shard::memory::Share;
-use crate::shard::route::ShardId;
 use crate::shard::{Intake, Shard};
 use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
-use crate::tasks::{exchange, share};
+use crate::tasks::exchange;
 use crate::wire::line::{LineError, Lines, parse};
 
 /// The time a connection may still take for what it is waiting for.
@@ -86,17 +85,12 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
     core.memory_freed();
 }
 
-/// Takes what a read brought. Of a full buffer another core may get some lines to take. On an error
-/// the connection is to be closed.
+/// Takes what a read brought. On an error the connection is to be closed.
 fn take(core: &Core, carry: &mut Vec<u8>, count: usize) -> Result<(), LineTooLong> {
     let buffer = core.read_buffer.borrow();
     let carried = carry.len();
-    let taken = if count == READ_BYTES {
-        share::take_full(core, carry, &buffer[..count])
-    } else {
-        core.with_shard(|shard| take_lines(shard, carry, &buffer[..count]))
-    };
     core.with_shard(|shard| {
+        let taken = take_lines(shard, carry, &buffer[..count]);
         shard.account_connection(Share::Lines, carried, carry.len());
         if carry.len() > carried && shard.has_too_much_unfinished(Share::Lines) {
             shard.refuse(Receiver::Tcp, DropReason::LineNoMemory);
@@ -138,17 +132,6 @@ pub fn take_lines(shard: &mut Shard, carry: &mut Vec<u8>, bytes: &[u8]) -> Resul
     drop(intake);
     carry.extend_from_slice(&bytes[lines.consumed_bytes()..]);
     check_unfinished(shard, carry)
-}
-
-/// Takes lines that another core has lent: whole ones, and none of them too long.
-///
-/// # Panics
-/// One is too long.
-pub fn take_lent(shard: &mut Shard, lender: ShardId, lines: &[u8]) {
-    let mut intake = shard.intake_lent(Receiver::Tcp, lender);
-    for line in Lines::new(lines) {
-        take_line(&mut intake, line).expect("the lender has looked at the lengths");
-    }
 }
 
 fn check_unfinished(shard: &mut Shard, carry: &mut Vec<u8>) -> Result<(), LineTooLong> {

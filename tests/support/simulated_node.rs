@@ -12,16 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carbyne::cache::WriteStrategy;
-use carbyne::metric::batch::{self, Batch, Content};
+use carbyne::metric::batch;
 use carbyne::metric::point::{Arrival, admit};
 use carbyne::schema::Rules;
 use carbyne::shard::route::{ShardId, owner};
 use carbyne::shard::{Replayed, Shard, ShardOptions};
-use carbyne::tasks::receive_tcp::{take_lent, take_lines};
+use carbyne::tasks::receive_tcp::take_lines;
 use carbyne::wal::{
     self, BootId, Confirmed, FileName, LogFiles, Position, Replay, Report, SegmentId, logs,
 };
-use carbyne::wire::line::Lines;
 
 use crate::simulated_core::{Checkpoint, Core};
 use crate::simulated_disk::{Fault, SimulatedDisk};
@@ -123,21 +122,11 @@ pub(crate) enum Stage {
     },
 }
 
-/// What a core knows of the lines it has lent, beside what its shard does.
-#[derive(Debug, Default)]
-struct Lent {
-    helper: usize,
-    lent: u64,
-    taken: u64,
-    held: VecDeque<(u64, Key, u64)>,
-}
-
 /// All cores of one run.
 pub(crate) struct Node {
     pub(crate) cores: Vec<Core>,
-    links: BTreeMap<(usize, usize), VecDeque<Batch>>,
+    links: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     spent: BTreeMap<(usize, usize), Vec<Vec<u8>>>,
-    lent: Vec<Lent>,
     inherited: Vec<String>,
     /// Inherited files, for each shard.
     pub(crate) share: u32,
@@ -277,7 +266,6 @@ impl Node {
             cores: cores.collect(),
             links: BTreeMap::new(),
             spent: BTreeMap::new(),
-            lent: (0..count).map(|_| Lent::default()).collect(),
             inherited: inherited.iter().map(ToString::to_string).collect(),
             share,
             run,
@@ -290,15 +278,8 @@ impl Node {
         }
     }
 
-    /// A receiver of this core takes lines with new points for these metrics and seconds; maybe it
-    /// lends the first ones to another core.
-    pub(crate) fn receive(
-        &mut self,
-        at: usize,
-        keys: &[Key],
-        helper: Option<usize>,
-        model: &mut Model,
-    ) {
+    /// A receiver of this core takes lines with new points for these metrics and seconds.
+    pub(crate) fn receive(&mut self, at: usize, keys: &[Key], model: &mut Model) {
         let mut points = Vec::with_capacity(keys.len());
         let mut lines = Vec::new();
         for &(metric, timestamp_s) in keys {
@@ -309,19 +290,11 @@ impl Node {
         }
         self.set_time(at);
         let shard = &mut self.cores[at].shard;
-        let id = |core| ShardId(u16::try_from(core).expect("few"));
-        let lent_bytes = helper.and_then(|to| Some((to, shard.outbox().lend(id(to), &lines)?)));
-        let rest = lent_bytes.map_or(0, |(_, bytes)| bytes);
         let mut carry = Vec::new();
-        take_lines(shard, &mut carry, &lines[rest..]).expect("short lines");
-        if let Some((to, _)) = lent_bytes {
-            self.lent[at].helper = to;
-            self.lent[at].lent += 1;
-        }
-        let lent_lines = lines[..rest].iter().filter(|&&byte| byte == b'\n').count();
-        for &(key, value) in &points[lent_lines..] {
+        take_lines(shard, &mut carry, &lines).expect("short lines");
+        for (key, value) in points {
             if self.is_admitted(at, key, model) {
-                self.note_received(at, key, value, model);
+                self.cores[at].note(model, key, value);
             }
         }
     }
@@ -335,16 +308,6 @@ impl Node {
         let is_admitted = admit(f64::from(key.1), 1.0, now_s, FUTURE_S_MAX).is_ok();
         model.admitted += u64::from(is_admitted);
         is_admitted
-    }
-
-    fn note_received(&mut self, at: usize, key: Key, value: u64, model: &mut Model) {
-        let lent = &mut self.lent[at];
-        if lent.lent == lent.taken {
-            return self.cores[at].note(model, key, value);
-        }
-        if !self.cores[lent.helper].owns(&model.names[key.0]) {
-            lent.held.push_back((lent.lent, key, value));
-        }
     }
 
     /// Puts batches of this core into its links, as far as they have room.
@@ -370,44 +333,10 @@ impl Node {
         }
         let Some(batch) = self.links.entry((from, to)).or_default().pop_front() else { return };
         self.set_time(to);
-        let lender = ShardId(u16::try_from(from).expect("few"));
         let core = &mut self.cores[to];
-        match batch.content {
-            Content::Points => {
-                core.shard.accept_batch(&batch.bytes);
-                core.note_batch(model, &batch.bytes);
-            }
-            Content::Lines => {
-                take_lent(&mut core.shard, lender, &batch.bytes);
-                core.shard.outbox().end_lent(lender, false);
-                for line in Lines::new(&batch.bytes) {
-                    let line = line.expect("a line of ours");
-                    #[allow(
-                        clippy::cast_possible_truncation,
-                        clippy::cast_sign_loss,
-                        reason = "a time of ours"
-                    )]
-                    let key = (model.metric(line.name), line.timestamp as u32);
-                    if self.is_admitted(to, key, model) {
-                        self.cores[to].note(model, key, whole(line.value));
-                    }
-                }
-                self.send(to, false);
-            }
-            Content::LinesTaken { .. } => {
-                core.shard.accept_batch(&batch.bytes);
-                core.note_batch(model, &batch.bytes);
-                core.shard.lines_taken();
-                let lent = &mut self.lent[to];
-                lent.taken += 1;
-                while let Some((_, key, value)) =
-                    lent.held.pop_front_if(|(after, _, _)| *after <= lent.taken)
-                {
-                    core.note(model, key, value);
-                }
-            }
-        }
-        self.spent.entry((from, to)).or_default().push(batch.bytes);
+        core.shard.accept_batch(&batch);
+        core.note_batch(model, &batch);
+        self.spent.entry((from, to)).or_default().push(batch);
     }
 
     /// A core takes its emptied buffers back.

@@ -123,7 +123,6 @@ pub(crate) struct Done {
     renewals: u64,
     retired: u64,
     asides: u64,
-    lent: u64,
     compared: u64,
     tainted: u64,
     confirmed: u64,
@@ -143,7 +142,6 @@ impl Done {
         self.renewals += other.renewals;
         self.retired += other.retired;
         self.asides += other.asides;
-        self.lent += other.lent;
         self.compared += other.compared;
         self.tainted += other.tainted;
         self.confirmed += other.confirmed;
@@ -168,7 +166,6 @@ impl Done {
             ("dictionaries renewed", self.renewals, 1),
             ("segments retired", self.retired, 1),
             ("files set aside", self.asides, 1),
-            ("lines lent", self.lent, 1),
             ("files compared", self.compared, 5_000),
             ("notes of written points", self.counters.wal_confirmations, 1_000),
             ("points confirmed in logs", self.confirmed, 1_000),
@@ -375,12 +372,7 @@ impl World {
             return;
         }
         let keys: Vec<Key> = (0..1 + self.chance.below(12)).map(|_| self.key()).collect();
-        let others = self.node.cores.len() - 1;
-        let lends = others > 0 && self.chance.permille(200);
-        let helper = (at + 1 + self.chance.below(others.max(1))) % self.node.cores.len();
-        self.done.lent += u64::from(lends);
-        let model = &mut self.ground.model;
-        self.node.receive(at, &keys, lends.then_some(helper), model);
+        self.node.receive(at, &keys, &mut self.ground.model);
     }
 
     /// What many connections read before any of them asks again whether there is room.
@@ -399,13 +391,12 @@ impl World {
             for key in &mut keys {
                 key.1 = now_s - u32::try_from(self.chance.below(5)).expect("few");
             }
-            // Those of other cores, or behind lent lines, would take thousands of batches, which
-            // are small here.
+            // Those of other cores would take thousands of batches, which are small here.
             let names = &self.ground.model.names;
             keys.retain(|&(metric, _)| self.node.cores[at].owns(&names[metric]));
         }
         for keys in keys.chunks(100) {
-            self.node.receive(at, keys, None, &mut self.ground.model);
+            self.node.receive(at, keys, &mut self.ground.model);
         }
     }
 
@@ -477,7 +468,7 @@ impl World {
     fn begin_anew(&mut self, is_empty: bool, is_settled: bool) {
         let count = if is_empty { &mut self.done.drains } else { &mut self.done.seals };
         *count += 1;
-        let is_power_lost = self.chance.permille(300);
+        let is_power_lost = self.chance.permille(500);
         let found = self.restart(is_power_lost, is_settled);
         if is_empty && self.setup.plant == Plant::None {
             assert_eq!(found, 0, "a drain leaves points in the log");
