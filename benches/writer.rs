@@ -40,11 +40,11 @@ use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
 use carbyne::limits::{BATCH_BYTES_MAX, FLUSH_BATCH};
+use carbyne::metric::owner::ShardId;
 use carbyne::metric::point::{Arrival, Point, Received};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::schema::Rules;
 use carbyne::shard::flush::{FlushJob, Known, Limit, NextJob, Outcome, Written};
-use carbyne::shard::route::ShardId;
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
 use carbyne::sys::files::Layout;

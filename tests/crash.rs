@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use carbyne::shard::route::owner;
+use carbyne::metric::owner::owner;
 use carbyne::wal::{FileName, Kind, SegmentId};
 use support::rolled::{self, Rolled};
 use support::seeds::Chance;

@@ -35,8 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "node",
         &[
-            "limits", "config", "schema", "cache", "wal", "shard", "stats", "sys", "tasks",
-            "fatal", "logging",
+            "limits", "config", "schema", "metric", "cache", "wal", "shard", "stats", "sys",
+            "tasks", "fatal", "logging",
         ],
     ),
     ("main", &["cli", "node", "toolbox"]),

@@ -5,12 +5,14 @@
 //! - *point*: one timestamp with one value.
 //! - *glob*: a pattern of names, as `find` takes it.
 //! - *mark*: how the log calls a metric.
+//! - *owner*: the shard that keeps a metric.
 //! - *series spec*: what a new Whisper file looks like (archives, xFilesFactor, method).
 
 pub mod batch;
 pub mod glob;
 pub mod mark;
 pub mod name;
+pub mod owner;
 pub mod point;
 pub mod series;
 mod tag;

@@ -10,13 +10,13 @@ use crate::config::{self, Config, Listener, SyncMode};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX,
 };
+use crate::metric::owner::ShardId;
 use crate::node::listen::CoreSockets;
 use crate::node::log_directory::{BUFFERS, LogSizes};
 use crate::node::machine::{Budget, Machine, Processors};
 use crate::schema::Rules;
 use crate::shard::memory::Share;
 use crate::shard::query::{Answer, Question};
-use crate::shard::route::ShardId;
 use crate::shard::{LINKS_PERCENT, ShardOptions};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::files::Layout;

@@ -3,9 +3,9 @@
 use crate::cache::{FIND_TOGETHER, MetricId};
 use crate::metric::batch;
 use crate::metric::name::{NameError, canonical, file_path};
+use crate::metric::owner::{ShardId, owner};
 use crate::metric::point::{Arrival, Point, PointError, Received, admit};
 use crate::shard::Shard;
-use crate::shard::route::{ShardId, owner};
 use crate::stats::{DropReason, Receiver};
 
 /// Points that are looked up together.

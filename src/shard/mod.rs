@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::{Cache, FlushOrder, MetricId, WriteStrategy};
+use crate::metric::owner::ShardId;
 use crate::schema::Rules;
 use crate::stats::{Counters, Gauges};
 use crate::wal::{self, Pressure};
@@ -38,7 +39,7 @@ use journal::Journal;
 pub use journal::Replayed;
 use memory::{Held, Share};
 use new_names::NewNames;
-use route::{Outbox, ShardId};
+use route::Outbox;
 use series::SeriesFiles;
 use throttle::Throttle;
 use unsynced::Unsynced;

@@ -1,10 +1,10 @@
 //! Questions that any core can be asked and only a metric's owner can answer.
 
 use crate::metric::name::{canonical, file_path};
+use crate::metric::owner::{ShardId, owner};
 use crate::metric::point::Point;
 use crate::metric::series::Aggregation;
 use crate::shard::Shard;
-use crate::shard::route::{ShardId, owner};
 use crate::stats::{Counters, Gauges};
 
 /// Tells the answers of a core's open questions apart.

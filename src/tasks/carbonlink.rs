@@ -17,10 +17,10 @@ use crate::limits::{
     QUESTIONS_MAX, READ_BYTES, REPLY_PIECE_BYTES, REQUEST_BEGINNING_BYTES, REQUEST_SMALL_BYTES,
     REQUEST_TURN_MAX, REQUEST_TURN_STALL, SMALL_REPLY_BYTES,
 };
+use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::memory::Share;
 use crate::shard::query::{Answer, Page, Question, Ticket, unpacked};
-use crate::shard::route::ShardId;
 use crate::sys::executor::{take_turn, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::answer_memory::{Held, NoMemory};

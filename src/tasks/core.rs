@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rtrb::Consumer;
 
 use crate::limits::READ_BYTES;
+use crate::metric::owner::ShardId;
 use crate::schema::Rules;
 use crate::shard::Shard;
 use crate::shard::query::{Answer, Question, Ticket};
-use crate::shard::route::ShardId;
 use crate::stats::{Counters, Gauges};
 use crate::sys::clock;
 use crate::sys::doorbell::{Doorbell, Listening};

@@ -8,9 +8,9 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::metric::owner::ShardId;
 use crate::shard::Shard;
 use crate::shard::query::{Answer, Question};
-use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::admin;

@@ -11,9 +11,9 @@ use crate::limits::{
     ANSWER_CHUNK_BYTES, ANSWER_PAGE_BYTES, QUESTION_NAMES_MAX, QUESTIONS_MAX, REPLY_PIECE_BYTES,
     SMALL_ANSWER_BYTES, SMALL_REPLY_BYTES,
 };
+use crate::metric::owner::ShardId;
 use crate::shard::memory::Share;
 use crate::shard::query::{Answer, POINT_BYTES, Page, Question};
-use crate::shard::route::ShardId;
 use crate::sys::executor::take_turn;
 use crate::tasks::answer_memory::{Held, NoMemory};
 use crate::tasks::core::Core;

@@ -11,8 +11,8 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::fatal::{Fatal, die};
 use crate::metric::batch;
+use crate::metric::owner::owner;
 use crate::shard::Replayed;
-use crate::shard::route::owner;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
 use crate::tasks::commit::Heir;

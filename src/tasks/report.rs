@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::metric::owner::ShardId;
 use crate::shard::query::{Answer, Question};
-use crate::shard::route::ShardId;
 use crate::stats::{Counters, Gauges, Report, publish};
 use crate::sys::cpu;
 use crate::sys::executor::{Task, sleep, spawn};

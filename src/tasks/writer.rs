@@ -27,10 +27,10 @@ use std::time::Instant;
 use rtrb::{Consumer, Producer};
 
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
+use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome, Written};
 use crate::shard::query::Ticket;
-use crate::shard::route::ShardId;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::Newcomers;

@@ -16,11 +16,7 @@ use crate::wal::commit::{Commit, Counters, Full, Options, Outcome, Part, Told};
 use crate::wal::position::Position;
 use crate::wal::record::{put_checkpoint, put_confirm, put_rewrite};
 use crate::wal::segment::{Kind, SegmentHeader, SegmentId};
-use crate::wal::segments::{Pressure, Segments};
-
-/// Files that are kept for points already received or logged again: while the last ones before
-/// the limit fill, receivers wait.
-pub const RESERVE_SEGMENTS: u32 = 2;
+use crate::wal::segments::{Pressure, RESERVE_SEGMENTS, Segments};
 
 /// After a failed commit the first retry comes at once, in a new segment; then the wait doubles.
 const RETRY_TIME_FIRST: Duration = Duration::from_millis(100);

@@ -137,7 +137,7 @@ mod segments;
 pub use crate::metric::mark::Mark;
 pub use commit::{Commit, Counters, Full, Options, Outcome, Part};
 pub use confirmed::Confirmed;
-pub use log::{Log, RESERVE_SEGMENTS};
+pub use log::Log;
 pub use position::Position;
 pub use record::POINT_BYTES_MAX;
 pub use replay::{Cursor, Damage, LogFiles, Problem, Replay, Report, logs};

@@ -10,11 +10,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::wal::log::RESERVE_SEGMENTS;
 use crate::wal::segment::{Kind, SegmentId};
 
 /// The number that stands for everything earlier runs left behind, in holds.
 pub const INHERITANCE: u32 = 0;
+
+/// Files that are kept for points already received or logged again: while the last ones before
+/// the limit fill, receivers wait.
+pub(crate) const RESERVE_SEGMENTS: u32 = 2;
 
 /// Files beyond the limit for what had been let in before it was reached, when writes fail.
 const BROKEN_FILES_MAX: u32 = 8;

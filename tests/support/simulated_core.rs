@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use carbyne::metric::batch;
+use carbyne::metric::owner::owner;
 use carbyne::shard::flush::{FlushJob, NextJob, Outcome, Written};
-use carbyne::shard::route::owner;
 use carbyne::shard::{Replayed, Shard};
 use carbyne::stats::DropReason;
 use carbyne::wal::{self, Commit, FileName, Kind, SegmentId};

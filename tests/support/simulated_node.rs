@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use carbyne::cache::WriteStrategy;
 use carbyne::metric::batch;
+use carbyne::metric::owner::{ShardId, owner};
 use carbyne::metric::point::{Arrival, admit};
 use carbyne::schema::Rules;
-use carbyne::shard::route::{ShardId, owner};
 use carbyne::shard::{Replayed, Shard, ShardOptions};
 use carbyne::tasks::receive_tcp::take_lines;
 use carbyne::wal::{

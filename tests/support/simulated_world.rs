@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carbyne::cache::WriteStrategy;
+use carbyne::metric::owner::owner;
 use carbyne::schema::{Rules, Source};
-use carbyne::shard::route::owner;
 use carbyne::stats::Counters;
 use carbyne::wal::{Damage, Kind, Pressure, Problem};
 
