@@ -26,10 +26,10 @@ use crate::sys::socket::Stream;
 use crate::tasks::answer_memory::{Held, NoMemory};
 use crate::tasks::core::{ConnectionOptions, Core};
 use crate::tasks::event::Turn;
-use crate::tasks::exchange;
 use crate::tasks::gather::{Gathered, entries, gather, points_of};
+use crate::tasks::links;
+use crate::tasks::read_deadline::ReadDeadline;
 use crate::tasks::receive_pickle::{check_length, message_bytes};
-use crate::tasks::receive_tcp::Patience;
 use crate::tasks::reply::{Closed, Writing};
 use crate::wire::carbonlink::{self as wire, Reply, ReplySize, Request, RequestError};
 use crate::wire::pickle::{HEADER_BYTES, PickleDecoder, arena_bytes_max};
@@ -50,7 +50,7 @@ pub async fn answer(core: &Core, stream: Stream, options: ConnectionOptions) {
         core,
         stream,
         options,
-        patience: Patience::new(options),
+        deadline: ReadDeadline::new(options),
         received: Vec::new(),
         start: 0,
         accounted_bytes: 0,
@@ -76,7 +76,7 @@ struct Client<'c> {
     core: &'c Core,
     stream: Stream,
     options: ConnectionOptions,
-    patience: Patience,
+    deadline: ReadDeadline,
     /// Requests as they came, those before `start` are answered.
     received: Vec<u8>,
     start: usize,
@@ -122,7 +122,7 @@ impl Client<'_> {
             take_turn().await;
             self.turn = Some(Receiving { _turn: turn, since: Instant::now() });
         }
-        let timeout = self.patience.timeout(since.elapsed());
+        let timeout = self.deadline.timeout(since.elapsed());
         let stall_max = self.turn.as_ref().map(|_| REQUEST_TURN_STALL);
         let wait_max = [timeout, stall_max].into_iter().flatten().min();
         // No more than the request: what comes behind it waits in the kernel.
@@ -155,7 +155,7 @@ impl Client<'_> {
         self.received.extend_from_slice(&self.core.read_buffer.borrow()[..count]);
         self.account();
         let is_whole = self.whole_request()?.is_some();
-        self.patience.unfinished(!is_whole, self.received.len() <= count);
+        self.deadline.unfinished(!is_whole, self.received.len() <= count);
         let has_too_much = |share| self.core.shard.borrow().has_too_much_unfinished(share);
         if !is_whole && has_too_much(Share::Requests) {
             self.core.with_shard(|shard| shard.counters.requests_given_up += 1);
@@ -372,6 +372,6 @@ pub(crate) async fn ask(
 ) -> Ticket {
     core.answered.until(|| core.open_questions() < QUESTIONS_MAX).await;
     let ticket = core.new_ticket();
-    exchange::ask(core, owner, question(ticket));
+    links::ask(core, owner, question(ticket));
     ticket
 }

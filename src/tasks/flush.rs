@@ -19,7 +19,7 @@ use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, Report, Stage};
 use crate::tasks::log_limit::LogLimit;
 use crate::tasks::writer::{Way, WriteBatch};
-use crate::tasks::{commit, exchange};
+use crate::tasks::{commit, links};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.
 const THROTTLE_SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -137,7 +137,7 @@ impl Writer {
             if errand.change.is_some() {
                 core.shard.borrow_mut().header_changed(&errand.name);
             }
-            exchange::reply(core, errand.asker, Answer::Metadata(errand.ticket, result));
+            links::reply(core, errand.asker, Answer::Metadata(errand.ticket, result));
         }
     }
 }

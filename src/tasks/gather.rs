@@ -17,7 +17,7 @@ use crate::shard::query::{Answer, POINT_BYTES, Page, Question};
 use crate::sys::executor::take_turn;
 use crate::tasks::answer_memory::{Held, NoMemory};
 use crate::tasks::core::Core;
-use crate::tasks::exchange;
+use crate::tasks::links;
 use crate::wire::carbonlink::ReplySize;
 
 /// Times that a metric's points are asked for with more memory. Each time there are more only if
@@ -257,7 +257,7 @@ async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) ->
     let mut tickets = Vec::with_capacity(count);
     for (owner, names, bytes_max) in questions {
         let ticket = core.new_ticket();
-        exchange::ask(core, owner, Question::Points(ticket, names, bytes_max));
+        links::ask(core, owner, Question::Points(ticket, names, bytes_max));
         tickets.push(ticket);
     }
     let mut pages = Vec::with_capacity(count);

@@ -7,8 +7,9 @@
 //!   a connection. Before each read it waits for room in the cache and the links.
 //! - *carbonlink*: the same for queries. `gather` finds the points, `answer_memory` takes the
 //!   memory for them, `reply` writes them out.
-//! - *exchange*: one task; empties everything other threads leave for this core (batches,
-//!   questions, answers, finished writes, orders of the main thread) and sends what is for them.
+//! - *exchange*: one task; empties everything other threads leave for this core: batches,
+//!   questions, answers, finished writes, orders of the main thread.
+//! - *links*: one task; sends points to their owners, and questions and answers.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
 //!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
@@ -34,10 +35,12 @@ pub mod event;
 pub mod exchange;
 pub mod flush;
 mod gather;
+pub mod links;
 pub mod listen;
 pub mod log_limit;
 pub mod log_writer;
 mod pace;
+mod read_deadline;
 pub mod receive_pickle;
 pub mod receive_tcp;
 pub mod receive_udp;

@@ -10,8 +10,8 @@ use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
-use crate::tasks::exchange;
-use crate::tasks::receive_tcp::Patience;
+use crate::tasks::links;
+use crate::tasks::read_deadline::ReadDeadline;
 use crate::wire::pickle::{HEADER_BYTES, ItemError, PickleDecoder, Points, frame_bytes};
 
 /// Points of a large message taken before other tasks have their turn and room is looked for.
@@ -20,10 +20,10 @@ const SLICE_POINTS: usize = 512;
 /// Receives messages until the connection ends.
 pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions) {
     let mut carry = Carry::default();
-    let mut patience = Patience::new(options);
+    let mut deadline = ReadDeadline::new(options);
     loop {
         let stalled = core.wait_for_room().await;
-        match core.read(&mut stream, patience.timeout(stalled)).await {
+        match core.read(&mut stream, deadline.timeout(stalled)).await {
             Ok(0) => break,
             Ok(_) if core.is_closed() => break,
             Ok(count) => {
@@ -35,7 +35,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                     carry.bytes = Vec::new();
                     break;
                 }
-                patience.unfinished(!carry.bytes.is_empty(), carry.bytes.len() <= count);
+                deadline.unfinished(!carry.bytes.is_empty(), carry.bytes.len() <= count);
                 if count == READ_BYTES {
                     // This connection has more to say; the others' turn comes first.
                     yield_now().await;
@@ -74,7 +74,7 @@ async fn take(
         }
         rest = take_messages(core, carry, &behind, bytes_max)?;
     }
-    exchange::send_soon(core);
+    links::send_soon(core);
     Ok(())
 }
 
@@ -261,7 +261,7 @@ async fn take_slices(core: &Core, carry: &Carry) {
                 let mut intake = shard.intake(Receiver::Pickle);
                 (0..SLICE_POINTS).all(|_| take_point(&mut intake, &mut points))
             });
-            exchange::send_soon(core);
+            links::send_soon(core);
             if !more {
                 break;
             }

@@ -3,8 +3,6 @@
 //! A connection holds no buffer of its own while it is between lines: it reads into the core's
 //! shared buffer, and keeps only the beginning of a line whose end has not come.
 
-use std::time::{Duration, Instant};
-
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::metric::point::Received;
 use crate::shard::memory::Share;
@@ -13,48 +11,17 @@ use crate::stats::{DropReason, Receiver};
 use crate::sys::executor::{yield_if_needed, yield_now};
 use crate::sys::socket::Stream;
 use crate::tasks::core::{ConnectionOptions, Core};
-use crate::tasks::exchange;
+use crate::tasks::links;
+use crate::tasks::read_deadline::ReadDeadline;
 use crate::wire::line::{LineError, Lines, parse};
-
-/// The time a connection may still take for what it is waiting for.
-#[derive(Debug)]
-pub(crate) struct Patience {
-    options: ConnectionOptions,
-    /// When the first byte of the unfinished message came.
-    message_since: Option<Instant>,
-}
-
-impl Patience {
-    pub(crate) fn new(options: ConnectionOptions) -> Patience {
-        Patience { options, message_since: None }
-    }
-
-    /// How long to wait for the next bytes, after `stalled` time in which we did not read.
-    pub(crate) fn timeout(&mut self, stalled: Duration) -> Option<Duration> {
-        let Some(since) = &mut self.message_since else { return self.options.idle_timeout };
-        *since += stalled;
-        let left = self.options.message_timeout.saturating_sub(since.elapsed());
-        Some(left.max(Duration::from_millis(1)))
-    }
-
-    /// Whether an unfinished message is left over now; its first byte came with the last read if
-    /// `is_new`.
-    pub(crate) fn unfinished(&mut self, unfinished: bool, is_new: bool) {
-        if !unfinished {
-            self.message_since = None;
-        } else if is_new || self.message_since.is_none() {
-            self.message_since = Some(Instant::now());
-        }
-    }
-}
 
 /// Receives lines until the connection ends.
 pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions) {
     let mut carry = Vec::new();
-    let mut patience = Patience::new(options);
+    let mut deadline = ReadDeadline::new(options);
     loop {
         let stalled = core.wait_for_room().await;
-        let timeout = patience.timeout(stalled);
+        let timeout = deadline.timeout(stalled);
         match core.read(&mut stream, timeout).await {
             Ok(0) => break,
             Ok(_) if core.is_closed() => break,
@@ -62,8 +29,8 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
                 if take(core, &mut carry, count).is_err() {
                     break;
                 }
-                patience.unfinished(!carry.is_empty(), carry.len() <= count);
-                exchange::send_soon(core);
+                deadline.unfinished(!carry.is_empty(), carry.len() <= count);
+                links::send_soon(core);
                 if count == READ_BYTES {
                     // This connection has more to say; the others' turn comes first.
                     yield_now().await;

@@ -14,7 +14,7 @@ use crate::sys::datagrams::{RECEIVED_MAX, Received as Datagrams};
 use crate::sys::executor::{Task, sleep, spawn_bulk, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::core::Core;
-use crate::tasks::exchange;
+use crate::tasks::links;
 use crate::tasks::receive_tcp::refuse_line;
 use crate::wire::line::{LineError, Lines, parse_unterminated};
 
@@ -44,7 +44,7 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
                 take_datagrams(shard, std::iter::once(&core.read_buffer.borrow()[..count]));
             });
             take_more(&core, &socket.borrow(), &mut received, BURST);
-            exchange::send_soon(&core);
+            links::send_soon(&core);
             yield_if_needed().await;
         }
     })

@@ -29,7 +29,7 @@ use crate::tasks::flush::Writer;
 use crate::tasks::listen::Door;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::writer::WriterOptions;
-use crate::tasks::{commit, exchange, flush, listen, receive_udp, report, room, writer};
+use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, room, writer};
 
 /// Connections get so long, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ pub async fn run(plan: CorePlan) {
     // After the start of the threads that are not to inherit it.
     tell_refusal(index, "short time slices", schedule::ask_for_short_slices());
     let exchanging = exchange::start(&core, &writer);
-    let sending = exchange::start_sending(&core);
+    let sending = links::start_sending(&core);
     let flushing = is_writing.then(|| flush::start(&core, &writer, plan.flush_interval));
     let keeping = core.log.is_some().then(|| commit::start(&core));
     core.changed.until(|| core.stage.get() != Stage::Recovering).await;
