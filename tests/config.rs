@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use carbyne::config::table::{SECTIONS, SectionStatus, Status};
 use carbyne::config::{
-    self, Config, Kind, LogTarget, Origin, SchemasSource, SyncMode, Value, WriteStrategy,
-    listen_address,
+    self, Config, Kind, LogTarget, Origin, SECTIONS, SchemasSource, SectionStatus, Status,
+    SyncMode, Value, WriteStrategy, listen_address,
 };
 use log::LevelFilter;
 

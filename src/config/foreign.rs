@@ -1,19 +1,23 @@
 //! The keys of go-carbon's sections that the node does not honour: known by name and type, so
 //! that a file written for go-carbon loads, and a slip in one is still found.
 
-use super::table::{ANY_DURATION, ANY_INT, Key, Section, SectionStatus, key};
-use super::value::Kind;
+use super::key::{Key, Section, SectionStatus, key, section};
+use super::value::{ANY_DURATION, ANY_INT, Kind};
+
+/// A section that the node cannot serve yet.
+const fn later(name: &'static str, doc: &'static str, keys: &'static [Key]) -> Section {
+    Section { status: SectionStatus::Later, ..section(name, doc, keys) }
+}
 
 /// A key of a section without effect, which needs no explanation of its own.
 const fn plain(name: &'static str, kind: Kind, default: &'static str) -> Key {
     key(name, kind, default, "")
 }
 
-pub(super) static CARBONSERVER: Section = Section {
-    name: "carbonserver",
-    doc: "Find and render over HTTP.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static CARBONSERVER: Section = later(
+    "carbonserver",
+    "Find and render over HTTP.",
+    &[
         plain("listen", Kind::Listen, "127.0.0.1:8080"),
         plain("enabled", Kind::Bool, "false"),
         plain("read-timeout", ANY_DURATION, "1m"),
@@ -67,42 +71,38 @@ pub(super) static CARBONSERVER: Section = Section {
         plain("render-trace-logging-enabled", Kind::Bool, "false"),
         plain("graphite-web-10-strict-mode", Kind::Bool, "false"),
     ],
-};
+);
 
-pub(super) static CARBONSERVER_GRPC: Section = Section {
-    name: "carbonserver.grpc",
-    doc: "The same over gRPC.",
-    status: SectionStatus::Later,
-    keys: &[plain("listen", Kind::Text, ""), plain("enabled", Kind::Bool, "false")],
-};
+pub(super) static CARBONSERVER_GRPC: Section = later(
+    "carbonserver.grpc",
+    "The same over gRPC.",
+    &[plain("listen", Kind::Text, ""), plain("enabled", Kind::Bool, "false")],
+);
 
-pub(super) static DUMP: Section = Section {
-    name: "dump",
-    doc: "Dump of the cache at a stop, and its restore.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static DUMP: Section = later(
+    "dump",
+    "Dump of the cache at a stop, and its restore.",
+    &[
         plain("enabled", Kind::Bool, "false"),
         plain("path", Kind::Path, "/var/lib/graphite/dump/"),
         plain("restore-per-second", ANY_INT, "0"),
     ],
-};
+);
 
-pub(super) static PROMETHEUS: Section = Section {
-    name: "prometheus",
-    doc: "The node's own metrics for Prometheus.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static PROMETHEUS: Section = later(
+    "prometheus",
+    "The node's own metrics for Prometheus.",
+    &[
         plain("enabled", Kind::Bool, "false"),
         plain("endpoint", Kind::Text, "/metrics"),
         plain("labels", Kind::Labels, "{}"),
     ],
-};
+);
 
-pub(super) static TAGS: Section = Section {
-    name: "tags",
-    doc: "Tells a tag database about tagged metrics.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static TAGS: Section = later(
+    "tags",
+    "Tells a tag database about tagged metrics.",
+    &[
         plain("enabled", Kind::Bool, "false"),
         plain("tagdb-url", Kind::Text, "http://127.0.0.1:8000"),
         plain("tagdb-timeout", ANY_DURATION, "1s"),
@@ -110,32 +110,32 @@ pub(super) static TAGS: Section = Section {
         plain("tagdb-update-interval", ANY_INT, "100"),
         plain("local-dir", Kind::Path, "/var/lib/graphite/tagging/"),
     ],
-};
+);
 
-pub(super) static PPROF: Section = Section {
-    name: "pprof",
-    doc: "Profiles over HTTP.",
-    status: SectionStatus::Later,
-    keys: &[plain("listen", Kind::Listen, "127.0.0.1:7007"), plain("enabled", Kind::Bool, "false")],
-};
+pub(super) static PPROF: Section = later(
+    "pprof",
+    "Profiles over HTTP.",
+    &[plain("listen", Kind::Listen, "127.0.0.1:7007"), plain("enabled", Kind::Bool, "false")],
+);
 
-pub(super) static TRACING: Section = Section {
-    name: "tracing",
-    doc: "Traces of requests.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static TRACING: Section = later(
+    "tracing",
+    "Traces of requests.",
+    &[
         plain("enabled", Kind::Bool, "false"),
         plain("jaegerEndpoint", Kind::Text, ""),
         plain("stdout", Kind::Bool, "false"),
         plain("send_timeout", ANY_DURATION, "10s"),
     ],
-};
+);
 
 pub(super) static GRPC: Section = Section {
-    name: "grpc",
-    doc: "Questions to the cache over gRPC.",
     status: SectionStatus::NotSupported("carbonlink answers the same questions"),
-    keys: &[plain("listen", Kind::Listen, "127.0.0.1:7003"), plain("enabled", Kind::Bool, "true")],
+    ..later(
+        "grpc",
+        "Questions to the cache over gRPC.",
+        &[plain("listen", Kind::Listen, "127.0.0.1:7003"), plain("enabled", Kind::Bool, "true")],
+    )
 };
 
 /// Protocols of `[receiver.NAME]` for which the node has a section of its own.
@@ -146,11 +146,10 @@ pub(super) const RECEIVER_PROTOCOLS_REFUSED: [&str; 4] = ["protobuf", "http", "k
 
 /// The keys of every protocol together. The name stands for whatever the file says after
 /// "receiver.".
-pub(super) static RECEIVER: Section = Section {
-    name: "receiver.NAME",
-    doc: "More receivers. A file that enables one is refused: its points would be lost.",
-    status: SectionStatus::Later,
-    keys: &[
+pub(super) static RECEIVER: Section = later(
+    "receiver.NAME",
+    "More receivers. A file that enables one is refused: its points would be lost.",
+    &[
         plain("protocol", Kind::Text, ""),
         plain("enabled", Kind::Bool, "true"),
         plain("listen", Kind::Listen, ":2007"),
@@ -174,4 +173,4 @@ pub(super) static RECEIVER: Section = Section {
         plain("receiver_max_messages", ANY_INT, "1000"),
         plain("receiver_max_bytes", ANY_INT, "100000000"),
     ],
-};
+);

@@ -1,6 +1,6 @@
 //! The node's configuration: one TOML file, read once, a superset of go-carbon's.
 //!
-//! - Every key is described once, in the [`table`]; parsing, the unknown-key check, the printed
+//! - Every key is described once, in [`SECTIONS`]; parsing, the unknown-key check, the printed
 //!   reference and `config show` all come from it.
 //! - A [`Config`] that exists is complete and inside of every range.
 //! - A key that is unknown, of the wrong type or out of its range is an error with its line, and
@@ -11,11 +11,12 @@
 mod check;
 mod document;
 mod foreign;
+mod key;
 mod problem;
 mod reference;
 mod rules;
 mod settings;
-pub mod table;
+mod table;
 mod value;
 
 use std::io::Read;
@@ -24,11 +25,13 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+pub use key::{Key, Section, SectionStatus, Status};
 pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Notice, Place};
 pub use reference::{REFERENCE, reference, show};
 pub use rules::load_rules;
 pub use settings::{Origin, Setting, Settings};
+pub use table::SECTIONS;
 pub use value::{Kind, Value, listen_address};
 
 /// storage-schemas.conf of a node that was started without a file.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::table::{Key, SECTIONS, Section};
+use super::key::{Key, Section};
+use super::table::SECTIONS;
 use super::value::{self, Value};
 
 /// Where an effective value came from.

@@ -7,74 +7,13 @@
 
 use std::time::Duration;
 
-use super::value::Kind;
-
-/// One `[section]` of the file.
-#[derive(Debug)]
-pub struct Section {
-    /// Its name between the brackets.
-    pub name: &'static str,
-    /// What it is for.
-    pub doc: &'static str,
-    /// Whether the node honours it.
-    pub status: SectionStatus,
-    /// Its keys, in the order in which the reference prints them.
-    pub keys: &'static [Key],
-}
-
-impl Section {
-    /// The key of this name.
-    pub fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
-    }
-}
-
-/// Whether the node honours a section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SectionStatus {
-    /// Each key says for itself.
-    Works,
-    /// Accepted, with one notice when the file turns it on.
-    Later,
-    /// Accepted, with one notice and its reason when the file turns it on.
-    NotSupported(&'static str),
-}
-
-/// One key of a section.
-#[derive(Debug)]
-pub struct Key {
-    /// Its name left of the "=".
-    pub name: &'static str,
-    /// Its type and range.
-    pub kind: Kind,
-    /// Its default, as [`super::value::from_text`] reads it.
-    pub default: &'static str,
-    /// What it does.
-    pub doc: &'static str,
-    /// Whether the node honours it.
-    pub status: Status,
-    /// Whether go-carbon does not have it.
-    pub own: bool,
-}
-
-/// Whether the node honours a key. Anything but `Works` is told only when the file sets the key
-/// to something other than its default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Yes.
-    Works,
-    /// Yes, with a notice that names its successor.
-    Deprecated(&'static str),
-    /// Accepted with a notice: there is nothing for it to change.
-    NoEffect(&'static str),
-    /// Accepted with a notice: the node cannot do this yet.
-    Later(&'static str),
-    /// An error: going on without it would do the wrong thing to the data.
-    NotSupported(&'static str),
-}
+use super::foreign;
+use super::key::Status::{Deprecated, Later, NoEffect, NotSupported};
+use super::key::{Key, Section, Status, key, section};
+use super::value::{ANY_INT, Kind, YEAR};
 
 /// The section of this name.
-pub fn section(name: &str) -> Option<&'static Section> {
+pub(super) fn find(name: &str) -> Option<&'static Section> {
     SECTIONS.iter().copied().find(|section| section.name == name)
 }
 
@@ -89,81 +28,35 @@ pub static SECTIONS: [&Section; 18] = [
     &PICKLE,
     &CARBONLINK,
     &LOGGING,
-    &super::foreign::CARBONSERVER,
-    &super::foreign::CARBONSERVER_GRPC,
-    &super::foreign::DUMP,
-    &super::foreign::PROMETHEUS,
-    &super::foreign::TAGS,
-    &super::foreign::PPROF,
-    &super::foreign::TRACING,
-    &super::foreign::GRPC,
-    &super::foreign::RECEIVER,
+    &foreign::CARBONSERVER,
+    &foreign::CARBONSERVER_GRPC,
+    &foreign::DUMP,
+    &foreign::PROMETHEUS,
+    &foreign::TAGS,
+    &foreign::PPROF,
+    &foreign::TRACING,
+    &foreign::GRPC,
+    &foreign::RECEIVER,
 ];
-
-/// A key that works as in go-carbon.
-pub(super) const fn key(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-) -> Key {
-    Key { name, kind, default, doc, status: Status::Works, own: false }
-}
 
 /// A key that go-carbon does not have.
 const fn own(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
     Key { own: true, ..key(name, kind, default, doc) }
 }
 
-/// A key of go-carbon that works and has a successor.
-const fn deprecated(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    successor: &'static str,
-) -> Key {
-    Key { status: Status::Deprecated(successor), ..key(name, kind, default, "") }
-}
-
-/// A key of go-carbon that changes nothing here.
-const fn no_effect(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    reason: &'static str,
-) -> Key {
-    Key { status: Status::NoEffect(reason), ..key(name, kind, default, "") }
-}
-
-/// A key of go-carbon for something the node cannot do yet.
-const fn later(name: &'static str, kind: Kind, default: &'static str, what: &'static str) -> Key {
-    Key { status: Status::Later(what), ..key(name, kind, default, "") }
-}
-
-/// A key of go-carbon that is refused unless it has its default.
-const fn not_supported(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    reason: &'static str,
-) -> Key {
-    Key { status: Status::NotSupported(reason), ..key(name, kind, default, "") }
+/// A key of go-carbon that does not work, or that has a successor.
+const fn other(name: &'static str, kind: Kind, default: &'static str, status: Status) -> Key {
+    Key { status, ..key(name, kind, default, "") }
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Longer than any wait that makes sense, short enough for every clock and timer.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const U32_MAX: u64 = 0xffff_ffff;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Any duration up to a year.
-pub(super) const ANY_DURATION: Kind = Kind::Duration(Duration::ZERO, YEAR);
-/// Any integer that go-carbon could hold.
-pub(super) const ANY_INT: Kind = Kind::Int(0, U32_MAX);
 const ALLOW_NONE: Kind = Kind::OptionalDuration(SECOND, YEAR);
 
 /// Most shards: more cores than any machine that this was thought through for.
@@ -186,11 +79,10 @@ const IDLE_DOC: &str = "A connection on which nothing arrives for so long is clo
 const MESSAGE_DOC: &str = "A message whose beginning arrived and whose end does not arrive in this \
      time ends its connection.";
 
-static COMMON: Section = Section {
-    name: "common",
-    doc: "The node as a whole.",
-    status: SectionStatus::Works,
-    keys: &[
+static COMMON: Section = section(
+    "common",
+    "The node as a whole.",
+    &[
         key(
             "graph-prefix",
             Kind::Prefix,
@@ -219,24 +111,23 @@ static COMMON: Section = Section {
             "Socket on which the node takes commands of its own user, such as `carbyne forget`; \
              \"\" = beside data-dir, under its name with \".admin\" appended.",
         ),
-        later(
+        other(
             "metric-endpoint",
             Kind::Endpoint,
             "local",
-            "own metrics are stored on this node only, as with \"local\"",
+            Later("own metrics are stored on this node only, as with \"local\""),
         ),
-        no_effect("user", Kind::Text, "carbon", "the service manager chooses the user"),
-        no_effect("max-cpu", ANY_INT, "1", "`shards` says how many cores are used"),
-        deprecated("logfile", Kind::Text, "", "`file` in [logging]"),
-        deprecated("log-level", LEVELS, "info", "`level` in [logging]"),
+        other("user", Kind::Text, "carbon", NoEffect("the service manager chooses the user")),
+        other("max-cpu", ANY_INT, "1", NoEffect("`shards` says how many cores are used")),
+        other("logfile", Kind::Text, "", Deprecated("`file` in [logging]")),
+        other("log-level", LEVELS, "info", Deprecated("`level` in [logging]")),
     ],
-};
+);
 
-static WHISPER: Section = Section {
-    name: "whisper",
-    doc: "The Whisper files and how they are written.",
-    status: SectionStatus::Works,
-    keys: &[
+static WHISPER: Section = section(
+    "whisper",
+    "The Whisper files and how they are written.",
+    &[
         key(
             "data-dir",
             Kind::Path,
@@ -297,37 +188,48 @@ static WHISPER: Section = Section {
             "Points kept for each metric whose file cannot be written; older ones are dropped and \
              counted.",
         ),
-        not_supported(
+        other(
             "compressed",
             Kind::Bool,
             "false",
-            "compressed files can be read by go-carbon alone; this node writes plain Whisper",
+            NotSupported(
+                "compressed files can be read by go-carbon alone; this node writes plain Whisper",
+            ),
         ),
-        later("quotas-file", Kind::OptionalPath, "", "quotas"),
-        later("online-migration", Kind::Bool, "false", "changing the schema of existing files"),
-        later("online-migration-rate", ANY_INT, "5", "changing the schema of existing files"),
-        later(
+        other("quotas-file", Kind::OptionalPath, "", Later("quotas")),
+        other(
+            "online-migration",
+            Kind::Bool,
+            "false",
+            Later("changing the schema of existing files"),
+        ),
+        other(
+            "online-migration-rate",
+            ANY_INT,
+            "5",
+            Later("changing the schema of existing files"),
+        ),
+        other(
             "online-migration-global-scope",
             Kind::Text,
             "",
-            "changing the schema of existing files",
+            Later("changing the schema of existing files"),
         ),
-        no_effect("workers", ANY_INT, "1", "each shard has one writer"),
-        no_effect("physical-size-factor", Kind::Fraction, "0.75", "it serves quotas only"),
-        no_effect(
+        other("workers", ANY_INT, "1", NoEffect("each shard has one writer")),
+        other("physical-size-factor", Kind::Fraction, "0.75", NoEffect("it serves quotas only")),
+        other(
             "remove-empty-file",
             Kind::Bool,
             "false",
-            "an empty or damaged file is always set aside and replaced",
+            NoEffect("an empty or damaged file is always set aside and replaced"),
         ),
     ],
-};
+);
 
-static CACHE: Section = Section {
-    name: "cache",
-    doc: "Points that are not in their file yet.",
-    status: SectionStatus::Works,
-    keys: &[
+static CACHE: Section = section(
+    "cache",
+    "Points that are not in their file yet.",
+    &[
         key(
             "max-size",
             Kind::Int(0, U32_MAX),
@@ -360,17 +262,16 @@ static CACHE: Section = Section {
             "10m",
             "A point further ahead of the clock than this is dropped and counted; 0 = no limit.",
         ),
-        no_effect("bloom-size", ANY_INT, "0", "each shard knows its metrics exactly"),
+        other("bloom-size", ANY_INT, "0", NoEffect("each shard knows its metrics exactly")),
     ],
-};
+);
 
-static WAL: Section = Section {
-    name: "wal",
-    doc: "(own) The write-ahead log: points that are not in their file yet, so that no end of the \
+static WAL: Section = section(
+    "wal",
+    "(own) The write-ahead log: points that are not in their file yet, so that no end of the \
           process or of the power loses them. At a stop it keeps them for the next start; \
           `carbyne drain` writes everything into the files, for another program to take over.",
-    status: SectionStatus::Works,
-    keys: &[
+    &[
         own(
             "sync-mode",
             Kind::Choice(&["power", "process", "off"]),
@@ -415,34 +316,32 @@ static WAL: Section = Section {
              the log are used again. When the log fills up they come sooner.",
         ),
     ],
-};
+);
 
-static TCP: Section = Section {
-    name: "tcp",
-    doc: "Receives lines over TCP.",
-    status: SectionStatus::Works,
-    keys: &[
+static TCP: Section = section(
+    "tcp",
+    "Receives lines over TCP.",
+    &[
         key("listen", Kind::Listen, ":2003", "Address and port; no address = all of them."),
         key("enabled", Kind::Bool, "true", "Whether to listen."),
         own("max-connections", CONNECTIONS, "16384", CONNECTIONS_DOC),
         own("backlog", BACKLOG, "4096", BACKLOG_DOC),
         own("idle-timeout", ALLOW_NONE, "2h", IDLE_DOC),
         own("message-timeout", MESSAGE_TIMEOUT, "30s", MESSAGE_DOC),
-        no_effect("buffer-size", ANY_INT, "0", NO_QUEUE),
-        not_supported(
+        other("buffer-size", ANY_INT, "0", NoEffect(NO_QUEUE)),
+        other(
             "compression",
             Kind::Choice(&["", "gzip", "snappy"]),
             "",
-            "compressed streams cannot be read; let the relay send plain lines",
+            NotSupported("compressed streams cannot be read; let the relay send plain lines"),
         ),
     ],
-};
+);
 
-static UDP: Section = Section {
-    name: "udp",
-    doc: "Receives lines over UDP.",
-    status: SectionStatus::Works,
-    keys: &[
+static UDP: Section = section(
+    "udp",
+    "Receives lines over UDP.",
+    &[
         key("listen", Kind::Listen, ":2003", "Address and port; no address = all of them."),
         key("enabled", Kind::Bool, "true", "Whether to listen."),
         own(
@@ -451,16 +350,15 @@ static UDP: Section = Section {
             "8MiB",
             "Buffer asked of the kernel for each socket; it gives no more than net.core.rmem_max.",
         ),
-        no_effect("buffer-size", ANY_INT, "0", NO_QUEUE),
-        no_effect("log-incomplete", Kind::Bool, "false", "incomplete lines are counted"),
+        other("buffer-size", ANY_INT, "0", NoEffect(NO_QUEUE)),
+        other("log-incomplete", Kind::Bool, "false", NoEffect("incomplete lines are counted")),
     ],
-};
+);
 
-static PICKLE: Section = Section {
-    name: "pickle",
-    doc: "Receives pickled lists of points over TCP.",
-    status: SectionStatus::Works,
-    keys: &[
+static PICKLE: Section = section(
+    "pickle",
+    "Receives pickled lists of points over TCP.",
+    &[
         key("listen", Kind::Listen, ":2004", "Address and port; no address = all of them."),
         key("enabled", Kind::Bool, "true", "Whether to listen."),
         key(
@@ -473,15 +371,14 @@ static PICKLE: Section = Section {
         own("backlog", BACKLOG, "4096", BACKLOG_DOC),
         own("idle-timeout", ALLOW_NONE, "2h", IDLE_DOC),
         own("message-timeout", MESSAGE_TIMEOUT, "30s", MESSAGE_DOC),
-        no_effect("buffer-size", ANY_INT, "0", NO_QUEUE),
+        other("buffer-size", ANY_INT, "0", NoEffect(NO_QUEUE)),
     ],
-};
+);
 
-static CARBONLINK: Section = Section {
-    name: "carbonlink",
-    doc: "Answers graphite-web's questions about points that are not in their file yet.",
-    status: SectionStatus::Works,
-    keys: &[
+static CARBONLINK: Section = section(
+    "carbonlink",
+    "Answers graphite-web's questions about points that are not in their file yet.",
+    &[
         key("listen", Kind::Listen, "127.0.0.1:7002", "Address and port; no address = all."),
         key("enabled", Kind::Bool, "true", "Whether to listen."),
         key(
@@ -502,13 +399,12 @@ static CARBONLINK: Section = Section {
              its connections and fails the query that meets a closed one.",
         ),
     ],
-};
+);
 
-static LOGGING: Section = Section {
-    name: "logging",
-    doc: "The node's own log. Several [[logging]] tables are accepted; one log is written.",
-    status: SectionStatus::Works,
-    keys: &[
+static LOGGING: Section = section(
+    "logging",
+    "The node's own log. Several [[logging]] tables are accepted; one log is written.",
+    &[
         key("level", LEVELS, "info", "Least severity that is written: debug, info, warn or error."),
         key(
             "file",
@@ -516,24 +412,24 @@ static LOGGING: Section = Section {
             "stderr",
             "\"stderr\", \"stdout\", \"none\" or a file; \"\" = \"stderr\".",
         ),
-        no_effect("logger", Kind::Text, "", "all messages go to one log"),
-        no_effect(
+        other("logger", Kind::Text, "", NoEffect("all messages go to one log")),
+        other(
             "encoding",
             Kind::Choice(&["console", "json", "mixed"]),
             "console",
-            "lines have one form",
+            NoEffect("lines have one form"),
         ),
-        no_effect(
+        other(
             "encoding-time",
             Kind::Choice(&["iso8601", "millis", "nanos", "epoch"]),
             "iso8601",
-            "lines have one form",
+            NoEffect("lines have one form"),
         ),
-        no_effect(
+        other(
             "encoding-duration",
             Kind::Choice(&["seconds", "nanos", "string"]),
             "seconds",
-            "lines have one form",
+            NoEffect("lines have one form"),
         ),
     ],
-};
+);

@@ -52,6 +52,13 @@ pub enum Kind {
     Tables(&'static [(&'static str, Kind)]),
 }
 
+/// Longer than any wait that makes sense, short enough for every clock and timer.
+pub(super) const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Any duration up to a year.
+pub(super) const ANY_DURATION: Kind = Kind::Duration(Duration::ZERO, YEAR);
+/// Any integer that go-carbon could hold.
+pub(super) const ANY_INT: Kind = Kind::Int(0, 0xffff_ffff);
+
 /// A value read from a file or from the key's default.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
