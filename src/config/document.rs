@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, TableLike};
 
-use super::foreign::{RECEIVER, RECEIVER_PROTOCOLS_LATER, RECEIVER_PROTOCOLS_REFUSED};
+use super::foreign::{RECEIVER_PROTOCOLS_LATER, RECEIVER_PROTOCOLS_REFUSED};
 use super::key::{Key, Section, SectionStatus, Status};
 use super::problem::{ConfigError, Notice, Place, nearest};
 use super::settings::{Origin, Settings, default_value};
-use super::table::{self, SECTIONS};
+use super::table::{self, RECEIVER, SECTIONS};
 use super::value::{self, Value};
 
 /// Most errors that are listed: in a file of another kind every line is one.
@@ -117,7 +117,10 @@ impl Reader<'_> {
     /// One notice for a section without effect that the file turns on. A section inside of
     /// another is off without it.
     fn section_notice(&mut self, section: &'static Section, span: Span) {
-        let is_on = || self.settings.bool(section.name, "enabled");
+        let is_on = || {
+            let mut settings = self.settings.iter().filter(|s| s.section.name == section.name);
+            settings.any(|s| s.key.name == "enabled" && s.value == Value::Bool(true))
+        };
         let text = match section.status {
             SectionStatus::Works => return,
             _ if section.name.contains('.') || !is_on() => return,
@@ -135,7 +138,7 @@ impl Reader<'_> {
         if section.status == SectionStatus::Works {
             self.status(section, key, &value, span);
         }
-        self.settings.set(section.name, key.name, value, Origin::File { line });
+        self.settings.set(section, key, value, Origin::File { line });
     }
 
     /// Tells what a key that is set does not do.

@@ -66,15 +66,6 @@ pub enum Status {
     NotSupported(&'static str),
 }
 
-/// A section that works.
-pub(super) const fn section(
-    name: &'static str,
-    doc: &'static str,
-    keys: &'static [Key],
-) -> Section {
-    Section { name, doc, status: SectionStatus::Works, keys }
-}
-
 /// A key that works as in go-carbon.
 pub(super) const fn key(
     name: &'static str,

@@ -21,7 +21,7 @@ pub fn reference() -> String {
     let mut text = String::new();
     comment(&mut text, "# ", HEADER);
     let (working, others): (Vec<&Section>, Vec<&Section>) =
-        SECTIONS.into_iter().partition(|section| section.status == SectionStatus::Works);
+        SECTIONS.iter().partition(|section| section.status == SectionStatus::Works);
     for section in working {
         text.push('\n');
         comment(&mut text, "# ", section.doc);
