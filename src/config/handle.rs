@@ -1,7 +1,8 @@
 //! Typed handles: how the node reads a key of the table.
 //!
 //! A handle is made at compile time. A name that the table lacks does not compile, nor does a type
-//! that is not the key's or cannot hold all of its range.
+//! that is not the key's or cannot hold all of its range. Inside of functions `cargo build` finds
+//! it; `cargo check` does not evaluate their constants.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
