@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use carbyne::config::table::{SECTIONS, SectionStatus, Status};
 use carbyne::config::{
-    self, Config, Kind, LogTarget, Origin, SchemasSource, SyncMode, Value, WriteStrategy,
-    listen_address,
+    self, Config, Kind, LogTarget, Origin, SECTIONS, SchemasSource, SectionStatus, Setting, Status,
+    SyncMode, Value, WriteStrategy, listen_address,
 };
 use log::LevelFilter;
 
@@ -34,6 +33,11 @@ fn refused(text: &str) -> Vec<String> {
         Ok(_) => panic!("{text}\nis accepted"),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
+}
+
+fn setting<'a>(config: &'a Config, section: &str, key: &str) -> &'a Setting {
+    let mut settings = config.settings.iter();
+    settings.find(|s| s.section.name == section && s.key.name == key).expect("a key of the table")
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn embedded() {
     for listen in [&config.tcp.listen, &config.udp.listen, &config.pickle.listener.listen] {
         assert_eq!(listen_address(listen).unwrap().0, "127.0.0.1");
     }
-    assert_eq!(config.settings.get("tcp", "listen").origin, Origin::Embedded);
+    assert_eq!(setting(&config, "tcp", "listen").origin, Origin::Embedded);
 }
 
 /// A value of the key's kind that is not its default.
@@ -139,7 +143,7 @@ fn each_key_does_what_its_status_says() {
                 assert_eq!(notices.len(), 1, "{text}{notices:?}");
                 assert!(notices[0].contains(key.name), "{text}{notices:?}");
             }
-            let origin = config.settings.get(section.name, key.name).origin;
+            let origin = setting(&config, section.name, key.name).origin;
             assert_eq!(origin, Origin::File { line: 2 }, "{text}");
         }
     }
@@ -277,7 +281,7 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
 fn good_values() {
     let check = |text: &str, section: &str, key: &str, want: Value| {
         let (config, _) = accepted(text);
-        assert_eq!(config.settings.get(section, key).value, want, "{text}");
+        assert_eq!(setting(&config, section, key).value, want, "{text}");
     };
     let interval = |text: &str, want: Duration| {
         let file = format!("[common]\nmetric-interval = \"{text}\"");
@@ -402,7 +406,7 @@ fn go_carbons_example_loads_with_notices_only() {
     assert_eq!(config.logging.target, LogTarget::File("/var/log/go-carbon/go-carbon.log".into()));
     for section in SECTIONS.iter().filter(|section| section.name != "receiver.NAME") {
         for key in section.keys.iter().filter(|key| !key.own) {
-            let is_set = config.settings.get(section.name, key.name).origin != Origin::Default;
+            let is_set = setting(&config, section.name, key.name).origin != Origin::Default;
             let is_old = matches!(key.status, Status::Deprecated(_));
             let is_table = matches!(key.kind, Kind::Tables(_));
             assert!(is_set || is_old || is_table, "{}.{} is not tried", section.name, key.name);

@@ -1,8 +1,10 @@
 //! The checks that need more than one key.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::document::Reading;
+use super::handle::{Handle, key};
 use super::problem::{ConfigError, Notice, Place};
 use super::settings::{Origin, Setting};
 use super::value::listen_address;
@@ -14,8 +16,9 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
         shared_ports(label, reading);
     }
     paths_in_tree(label, reading);
-    let read_timeout = reading.settings.get("carbonlink", "read-timeout");
-    let idle_timeout = reading.settings.get("carbonlink", "idle-timeout");
+    let settings = &reading.settings;
+    let read_timeout = settings.setting::<Duration>(key!("carbonlink", "read-timeout"));
+    let idle_timeout = settings.setting::<Option<Duration>>(key!("carbonlink", "idle-timeout"));
     if read_timeout.origin != Origin::Default && idle_timeout.origin == Origin::Default {
         let text = "ends half-received questions only; idle connections stay open unless \
                     idle-timeout is set";
@@ -26,11 +29,12 @@ pub(super) fn across_keys(label: &str, reading: &mut Reading) {
 
 /// In the data directory every file is a metric to other programs.
 fn paths_in_tree(label: &str, reading: &mut Reading) {
-    for (section, key) in [("wal", "directory"), ("common", "admin-socket")] {
-        let settings = &reading.settings;
-        let (path, data_dir) = (settings.text(section, key), settings.text("whisper", "data-dir"));
-        if !path.is_empty() && Path::new(path).starts_with(data_dir) {
-            let place = place(label, settings.get(section, key));
+    let settings = &reading.settings;
+    let data_dir: String = settings.get(key!("whisper", "data-dir"));
+    for key in [key!("wal", "directory"), key!("common", "admin-socket")] {
+        let path: String = settings.get(key);
+        if !path.is_empty() && Path::new(&path).starts_with(&data_dir) {
+            let place = place(label, settings.setting(key));
             let problem = format!("\"{path}\" is inside of data-dir \"{data_dir}\"");
             reading.errors.push(ConfigError { place, problem, suggestion: None });
         }
@@ -40,21 +44,22 @@ fn paths_in_tree(label: &str, reading: &mut Reading) {
 /// Two enabled TCP listeners cannot have one port of one address.
 fn shared_ports(label: &str, reading: &mut Reading) {
     let settings = &reading.settings;
-    let sections = ["tcp", "pickle", "carbonlink"];
-    let enabled = sections.into_iter().filter(|section| settings.bool(section, "enabled"));
-    let listeners: Vec<&Setting> = enabled.map(|section| settings.get(section, "listen")).collect();
-    let address = |setting: &Setting| {
-        let text = settings.text(setting.section.name, "listen");
-        listen_address(text).map(|(host, port)| (is_wildcard(host), host.to_owned(), port))
+    let listeners: [(&Handle<bool>, &Handle<String>); 3] = [
+        (key!("tcp", "enabled"), key!("tcp", "listen")),
+        (key!("pickle", "enabled"), key!("pickle", "listen")),
+        (key!("carbonlink", "enabled"), key!("carbonlink", "listen")),
+    ];
+    let enabled = listeners.into_iter().filter(|(enabled, _)| settings.get(*enabled));
+    let address = |(_, listen)| {
+        let text: String = settings.get(listen);
+        let (host, port) = listen_address(&text)?;
+        Some((settings.setting(listen), host.to_owned(), port))
     };
-    for (index, second) in listeners.iter().enumerate() {
-        for first in &listeners[..index] {
-            let (Some((first_any, first_host, first_port)), Some((any, host, port))) =
-                (address(first), address(second))
-            else {
-                continue;
-            };
-            if port != 0 && port == first_port && (any || first_any || host == first_host) {
+    let listeners: Vec<(&Setting, String, u16)> = enabled.filter_map(address).collect();
+    for (index, (second, host, port)) in listeners.iter().enumerate() {
+        for (first, first_host, first_port) in &listeners[..index] {
+            let meet = is_wildcard(host) || is_wildcard(first_host) || host == first_host;
+            if *port != 0 && port == first_port && meet {
                 let other = first.section.name;
                 let problem = format!("port {port} is already that of [{other}]");
                 let at = if second.origin == Origin::Default { first } else { second };

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, TableLike};
 
-use super::foreign::{RECEIVER, RECEIVER_PROTOCOLS_LATER, RECEIVER_PROTOCOLS_REFUSED};
+use super::foreign::{RECEIVER_PROTOCOLS_LATER, RECEIVER_PROTOCOLS_REFUSED};
+use super::key::{Key, Section, SectionStatus, Status};
 use super::problem::{ConfigError, Notice, Place, nearest};
 use super::settings::{Origin, Settings, default_value};
-use super::table::{self, Key, SECTIONS, Section, SectionStatus, Status};
+use super::table::{self, RECEIVER, SECTIONS};
 use super::value::{self, Value};
 
 /// Most errors that are listed: in a file of another kind every line is one.
@@ -79,7 +80,7 @@ impl Reader<'_> {
     fn document(&mut self, root: &dyn TableLike) {
         for (name, item) in root.iter() {
             let span = key_span(root, name);
-            match (name, table::section(name), item.as_table_like()) {
+            match (name, table::find(name), item.as_table_like()) {
                 ("receiver", _, Some(receivers)) => self.receivers(receivers),
                 ("logging", Some(section), _) => self.logging(section, item, span),
                 (_, Some(section), Some(table)) => self.section(section, table, span),
@@ -103,7 +104,7 @@ impl Reader<'_> {
 
     fn section(&mut self, section: &'static Section, table: &dyn TableLike, span: Span) {
         for (name, item) in table.iter() {
-            let inner = table::section(&format!("{}.{name}", section.name));
+            let inner = table::find(&format!("{}.{name}", section.name));
             if let (Some(inner), Some(table)) = (inner, item.as_table_like()) {
                 self.section(inner, table, key_span(table, name));
             } else if let Some(key) = self.known_key(section, section.name, table, name) {
@@ -116,7 +117,10 @@ impl Reader<'_> {
     /// One notice for a section without effect that the file turns on. A section inside of
     /// another is off without it.
     fn section_notice(&mut self, section: &'static Section, span: Span) {
-        let is_on = || self.settings.bool(section.name, "enabled");
+        let is_on = || {
+            let mut settings = self.settings.iter().filter(|s| s.section.name == section.name);
+            settings.any(|s| s.key.name == "enabled" && s.value == Value::Bool(true))
+        };
         let text = match section.status {
             SectionStatus::Works => return,
             _ if section.name.contains('.') || !is_on() => return,
@@ -134,7 +138,7 @@ impl Reader<'_> {
         if section.status == SectionStatus::Works {
             self.status(section, key, &value, span);
         }
-        self.settings.set(section.name, key.name, value, Origin::File { line });
+        self.settings.set(section, key, value, Origin::File { line });
     }
 
     /// Tells what a key that is set does not do.

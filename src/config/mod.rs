@@ -1,7 +1,8 @@
 //! The node's configuration: one TOML file, read once, a superset of go-carbon's.
 //!
-//! - Every key is described once, in the [`table`]; parsing, the unknown-key check, the printed
+//! - Every key is described once, in [`SECTIONS`]; parsing, the unknown-key check, the printed
 //!   reference and `config show` all come from it.
+//! - What the node reads, it reads by a handle that is checked against the table at compile time.
 //! - A [`Config`] that exists is complete and inside of every range.
 //! - A key that is unknown, of the wrong type or out of its range is an error with its line, and
 //!   all errors are reported together. A key that is accepted and changes nothing is a notice.
@@ -11,11 +12,13 @@
 mod check;
 mod document;
 mod foreign;
+mod handle;
+mod key;
 mod problem;
 mod reference;
 mod rules;
 mod settings;
-pub mod table;
+mod table;
 mod value;
 
 use std::io::Read;
@@ -24,11 +27,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use handle::{Handle, key};
+pub use key::{Key, Section, SectionStatus, Status};
 pub(crate) use problem::nearest;
 pub use problem::{ConfigError, Notice, Place};
 pub use reference::{REFERENCE, reference, show};
 pub use rules::load_rules;
 pub use settings::{Origin, Setting, Settings};
+pub use table::SECTIONS;
 pub use value::{Kind, Value, listen_address};
 
 /// storage-schemas.conf of a node that was started without a file.
@@ -232,6 +238,20 @@ pub struct Logging {
     pub target: LogTarget,
 }
 
+/// The options of a listener. A macro, because its keys are found at compile time.
+macro_rules! listener {
+    ($s:ident, $section:literal, $message_timeout:literal) => {
+        Listener {
+            listen: $s.get(key!($section, "listen")),
+            enabled: $s.get(key!($section, "enabled")),
+            max_connections: $s.get(key!($section, "max-connections")),
+            backlog: $s.get(key!($section, "backlog")),
+            idle_timeout: $s.get(key!($section, "idle-timeout")),
+            message_timeout: $s.get(key!($section, $message_timeout)),
+        }
+    };
+}
+
 impl Config {
     /// Reads a configuration from its text. `label` names the file in errors and notices.
     pub fn parse(label: &str, text: &str) -> Result<(Config, Vec<Notice>), Vec<ConfigError>> {
@@ -261,48 +281,50 @@ impl Config {
     /// its files below the working directory.
     pub fn embedded() -> Config {
         let mut settings = Settings::defaults();
-        for (section, key, text) in EMBEDDED {
-            let value = Value::Text((*text).to_owned());
-            settings.set(section, key, value, Origin::Embedded);
+        for (key, text) in EMBEDDED {
+            let Setting { section, key, .. } = *settings.setting(key);
+            settings.set(section, key, Value::Text(text.to_owned()), Origin::Embedded);
         }
         Config::from_settings(settings, true)
     }
 
     fn from_settings(settings: Settings, embedded: bool) -> Config {
         let s = &settings;
+        let graph_prefix: String = s.get(key!("common", "graph-prefix"));
+        let whisper = whisper(s, embedded);
+        let wal = wal(s, &whisper);
         Config {
             common: Common {
-                graph_prefix: s.text("common", "graph-prefix").replace("{host}", &host_name()),
-                metric_interval: s.duration("common", "metric-interval"),
-                shards: s.number("common", "shards"),
-                admin_socket: match s.text("common", "admin-socket") {
-                    "" => beside(Path::new(s.text("whisper", "data-dir")), ".admin"),
-                    path => PathBuf::from(path),
-                },
+                graph_prefix: graph_prefix.replace("{host}", &host_name()),
+                metric_interval: s.get(key!("common", "metric-interval")),
+                shards: s.get(key!("common", "shards")),
+                admin_socket: s
+                    .get::<Option<PathBuf>>(key!("common", "admin-socket"))
+                    .unwrap_or_else(|| beside(&whisper.data_dir, ".admin")),
             },
-            whisper: whisper(s, embedded),
+            whisper,
             cache: Cache {
-                max_size: s.number("cache", "max-size"),
-                memory_budget: s.size_or_auto("cache", "memory-budget"),
-                write_strategy: match s.text("cache", "write-strategy") {
+                max_size: s.get(key!("cache", "max-size")),
+                memory_budget: s.get(key!("cache", "memory-budget")),
+                write_strategy: match s.get::<String>(key!("cache", "write-strategy")).as_str() {
                     "sorted" => WriteStrategy::Sorted,
                     "noop" => WriteStrategy::Noop,
                     _ => WriteStrategy::Max,
                 },
-                max_future: s.limit("cache", "max-future"),
+                max_future: s.get(key!("cache", "max-future")),
             },
-            wal: wal(s),
-            tcp: listener(s, "tcp", "message-timeout"),
+            wal,
+            tcp: listener!(s, "tcp", "message-timeout"),
             udp: Udp {
-                listen: s.text("udp", "listen").to_owned(),
-                enabled: s.bool("udp", "enabled"),
-                receive_buffer: s.number("udp", "receive-buffer"),
+                listen: s.get(key!("udp", "listen")),
+                enabled: s.get(key!("udp", "enabled")),
+                receive_buffer: s.get(key!("udp", "receive-buffer")),
             },
             pickle: Pickle {
-                listener: listener(s, "pickle", "message-timeout"),
-                max_message_size: s.number("pickle", "max-message-size"),
+                listener: listener!(s, "pickle", "message-timeout"),
+                max_message_size: s.get(key!("pickle", "max-message-size")),
             },
-            carbonlink: listener(s, "carbonlink", "read-timeout"),
+            carbonlink: listener!(s, "carbonlink", "read-timeout"),
             logging: logging(s),
             embedded,
             settings,
@@ -311,54 +333,52 @@ impl Config {
 }
 
 /// What differs from the defaults in a node that was started without a file.
-const EMBEDDED: &[(&str, &str, &str)] = &[
-    ("whisper", "data-dir", "./carbyne-data/whisper"),
-    ("whisper", "schemas-file", "(embedded) 10s:6h,1m:7d,10m:1y"),
-    ("tcp", "listen", "127.0.0.1:2003"),
-    ("udp", "listen", "127.0.0.1:2003"),
-    ("pickle", "listen", "127.0.0.1:2004"),
-    ("carbonlink", "listen", "127.0.0.1:7002"),
+const EMBEDDED: [(&Handle<String>, &str); 6] = [
+    (key!("whisper", "data-dir"), "./carbyne-data/whisper"),
+    (key!("whisper", "schemas-file"), "(embedded) 10s:6h,1m:7d,10m:1y"),
+    (key!("tcp", "listen"), "127.0.0.1:2003"),
+    (key!("udp", "listen"), "127.0.0.1:2003"),
+    (key!("pickle", "listen"), "127.0.0.1:2004"),
+    (key!("carbonlink", "listen"), "127.0.0.1:7002"),
 ];
 
 fn whisper(s: &Settings, embedded: bool) -> Whisper {
-    let aggregation_file = s.text("whisper", "aggregation-file");
     Whisper {
-        data_dir: PathBuf::from(s.text("whisper", "data-dir")),
+        data_dir: s.get(key!("whisper", "data-dir")),
         schemas: if embedded {
             SchemasSource::Embedded
         } else {
-            SchemasSource::File(PathBuf::from(s.text("whisper", "schemas-file")))
+            SchemasSource::File(s.get(key!("whisper", "schemas-file")))
         },
-        aggregation_file: (!aggregation_file.is_empty()).then(|| aggregation_file.into()),
-        enabled: s.bool("whisper", "enabled"),
-        max_updates_per_second: s.number("whisper", "max-updates-per-second"),
-        max_creates_per_second: s.number("whisper", "max-creates-per-second"),
-        flush_interval: s.duration("whisper", "flush-interval"),
-        sparse_create: s.bool("whisper", "sparse-create"),
-        flock: s.bool("whisper", "flock"),
-        hash_filenames: s.bool("whisper", "hash-filenames"),
-        follow_symlinks: s.bool("whisper", "follow-symlinks"),
-        quarantined_points_max: s.number("whisper", "quarantined-points-max"),
+        aggregation_file: s.get(key!("whisper", "aggregation-file")),
+        enabled: s.get(key!("whisper", "enabled")),
+        max_updates_per_second: s.get(key!("whisper", "max-updates-per-second")),
+        max_creates_per_second: s.get(key!("whisper", "max-creates-per-second")),
+        flush_interval: s.get(key!("whisper", "flush-interval")),
+        sparse_create: s.get(key!("whisper", "sparse-create")),
+        flock: s.get(key!("whisper", "flock")),
+        hash_filenames: s.get(key!("whisper", "hash-filenames")),
+        follow_symlinks: s.get(key!("whisper", "follow-symlinks")),
+        quarantined_points_max: s.get(key!("whisper", "quarantined-points-max")),
     }
 }
 
-fn wal(s: &Settings) -> Wal {
-    let sync_mode = match s.text("wal", "sync-mode") {
-        _ if !s.bool("whisper", "enabled") => SyncMode::Off,
+fn wal(s: &Settings, whisper: &Whisper) -> Wal {
+    let sync_mode = match s.get::<String>(key!("wal", "sync-mode")).as_str() {
+        _ if !whisper.enabled => SyncMode::Off,
         "off" => SyncMode::Off,
         "process" => SyncMode::Process,
         _ => SyncMode::Power,
     };
     Wal {
         sync_mode,
-        commit_interval: s.duration("wal", "commit-interval"),
-        directory: match s.text("wal", "directory") {
-            "" => beside(Path::new(s.text("whisper", "data-dir")), ".wal"),
-            directory => PathBuf::from(directory),
-        },
-        max_size: s.number("wal", "max-size"),
-        segment_size: s.number("wal", "segment-size"),
-        checkpoint_interval: s.duration("wal", "checkpoint-interval"),
+        commit_interval: s.get(key!("wal", "commit-interval")),
+        directory: s
+            .get::<Option<PathBuf>>(key!("wal", "directory"))
+            .unwrap_or_else(|| beside(&whisper.data_dir, ".wal")),
+        max_size: s.get(key!("wal", "max-size")),
+        segment_size: s.get(key!("wal", "segment-size")),
+        checkpoint_interval: s.get(key!("wal", "checkpoint-interval")),
     }
 }
 
@@ -370,30 +390,22 @@ fn beside(data_dir: &Path, ending: &str) -> PathBuf {
     data_dir.with_file_name(name)
 }
 
-fn listener(s: &Settings, section: &str, message_timeout: &str) -> Listener {
-    Listener {
-        listen: s.text(section, "listen").to_owned(),
-        enabled: s.bool(section, "enabled"),
-        max_connections: s.number(section, "max-connections"),
-        backlog: s.number(section, "backlog"),
-        idle_timeout: s.limit(section, "idle-timeout"),
-        message_timeout: s.duration(section, message_timeout),
-    }
-}
-
 /// go-carbon lets its old keys in `[common]` replace those of `[logging]`.
 fn logging(s: &Settings) -> Logging {
-    let is_set = |key| s.get("common", key).origin != Origin::Default;
-    let file = if is_set("logfile") { ("common", "logfile") } else { ("logging", "file") };
-    let level = if is_set("log-level") { ("common", "log-level") } else { ("logging", "level") };
+    let of_two = |old: &'static Handle<String>, new| {
+        let is_set = s.setting(old).origin != Origin::Default;
+        s.get(if is_set { old } else { new })
+    };
+    let level = of_two(key!("common", "log-level"), key!("logging", "level"));
+    let file = of_two(key!("common", "logfile"), key!("logging", "file"));
     Logging {
-        level: match s.text(level.0, level.1) {
+        level: match level.as_str() {
             "debug" => LevelFilter::Debug,
             "info" => LevelFilter::Info,
             "warn" => LevelFilter::Warn,
             _ => LevelFilter::Error,
         },
-        target: match s.text(file.0, file.1) {
+        target: match file.as_str() {
             "" | "stderr" => LogTarget::Stderr,
             "stdout" => LogTarget::Stdout,
             "none" => LogTarget::Nowhere,

@@ -1,8 +1,9 @@
 //! The configuration as text: the commented reference and the effective values.
 
 use super::Config;
+use super::key::{Key, Section, SectionStatus, Status};
 use super::settings::{Origin, default_value};
-use super::table::{Key, SECTIONS, Section, SectionStatus, Status};
+use super::table::SECTIONS;
 
 /// The commented reference, as shipped. A test holds it equal to [`reference`].
 pub const REFERENCE: &str = include_str!("../../tuning/carbyne.toml");
@@ -20,7 +21,7 @@ pub fn reference() -> String {
     let mut text = String::new();
     comment(&mut text, "# ", HEADER);
     let (working, others): (Vec<&Section>, Vec<&Section>) =
-        SECTIONS.into_iter().partition(|section| section.status == SectionStatus::Works);
+        SECTIONS.iter().partition(|section| section.status == SectionStatus::Works);
     for section in working {
         text.push('\n');
         comment(&mut text, "# ", section.doc);

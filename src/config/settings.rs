@@ -1,8 +1,8 @@
 //! The effective value of every key, and where it came from.
 
-use std::time::Duration;
-
-use super::table::{Key, SECTIONS, Section};
+use super::handle::{Handle, Read};
+use super::key::{Key, Section};
+use super::table::SECTIONS;
 use super::value::{self, Value};
 
 /// Where an effective value came from.
@@ -42,7 +42,7 @@ impl Settings {
     /// Every key at its default.
     pub(super) fn defaults() -> Settings {
         let mut all = Vec::new();
-        for section in SECTIONS {
+        for section in &SECTIONS {
             for key in section.keys {
                 let value = default_value(section, key);
                 all.push(Setting { section, key, value, origin: Origin::Default });
@@ -56,78 +56,25 @@ impl Settings {
         self.all.iter()
     }
 
-    /// The setting of a key that the table has.
-    ///
-    /// # Panics
-    /// When the table has no such key: the caller is wrong, not the file.
-    pub fn get(&self, section: &str, key: &str) -> &Setting {
-        let found = self.all.iter().find(|s| s.section.name == section && s.key.name == key);
-        match found {
-            Some(setting) => setting,
-            None => panic!("BUG: the table has no key {section}.{key}"),
+    /// The setting of a key.
+    pub(super) fn setting<T>(&self, key: &Handle<T>) -> &Setting {
+        &self.all[key.index]
+    }
+
+    /// The value of a key. It has the key's kind, and the handle a type that reads it.
+    pub(super) fn get<T: Read>(&self, key: &Handle<T>) -> T {
+        let value = &self.setting(key).value;
+        T::read(value).unwrap_or_else(|| panic!("{value:?} is not of its key's kind"))
+    }
+
+    /// Replaces the value of a key of the table.
+    pub(super) fn set(&mut self, section: &Section, key: &Key, value: Value, origin: Origin) {
+        let is_it = |s: &&mut Setting| s.section.name == section.name && s.key.name == key.name;
+        if let Some(setting) = self.all.iter_mut().find(is_it) {
+            setting.value = value;
+            setting.origin = origin;
         }
     }
-
-    /// Replaces the value of a key that the table has.
-    pub(super) fn set(&mut self, section: &str, key: &str, value: Value, origin: Origin) {
-        let found = self.all.iter_mut().find(|s| s.section.name == section && s.key.name == key);
-        match found {
-            Some(setting) => {
-                setting.value = value;
-                setting.origin = origin;
-            }
-            None => panic!("BUG: the table has no key {section}.{key}"),
-        }
-    }
-
-    pub(super) fn bool(&self, section: &str, key: &str) -> bool {
-        match self.get(section, key).value {
-            Value::Bool(value) => value,
-            ref other => wrong_kind(section, key, other),
-        }
-    }
-
-    /// An integer or a size. The kind's range keeps it inside of `T`.
-    pub(super) fn number<T: TryFrom<u64>>(&self, section: &str, key: &str) -> T {
-        let number = match self.get(section, key).value {
-            Value::Int(number) | Value::Size(number) => T::try_from(number).ok(),
-            _ => None,
-        };
-        match number {
-            Some(number) => number,
-            None => wrong_kind(section, key, &self.get(section, key).value),
-        }
-    }
-
-    pub(super) fn size_or_auto(&self, section: &str, key: &str) -> Option<u64> {
-        match self.get(section, key).value {
-            Value::Auto => None,
-            _ => Some(self.number(section, key)),
-        }
-    }
-
-    pub(super) fn text(&self, section: &str, key: &str) -> &str {
-        match &self.get(section, key).value {
-            Value::Text(text) => text,
-            other => wrong_kind(section, key, other),
-        }
-    }
-
-    pub(super) fn duration(&self, section: &str, key: &str) -> Duration {
-        match self.get(section, key).value {
-            Value::Duration(duration) => duration,
-            ref other => wrong_kind(section, key, other),
-        }
-    }
-
-    /// A duration of which 0 means "no limit".
-    pub(super) fn limit(&self, section: &str, key: &str) -> Option<Duration> {
-        Some(self.duration(section, key)).filter(|duration| !duration.is_zero())
-    }
-}
-
-fn wrong_kind(section: &str, key: &str, value: &Value) -> ! {
-    panic!("BUG: {section}.{key} holds {value:?}, which its reader does not take")
 }
 
 /// The default of a key as a value.

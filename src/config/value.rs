@@ -52,6 +52,29 @@ pub enum Kind {
     Tables(&'static [(&'static str, Kind)]),
 }
 
+impl Kind {
+    /// Whether a type that holds the values of the wide kind holds those of this one.
+    pub(super) const fn is_within(self, wide: Kind) -> bool {
+        match (self, wide) {
+            (Kind::Int(_, max) | Kind::Size(_, max), Kind::Int(_, wide_max)) => max <= wide_max,
+            (Kind::Text | Kind::Prefix | Kind::Path | Kind::OptionalPath, Kind::Text)
+            | (Kind::Choice(_) | Kind::Listen, Kind::Text)
+            | (Kind::Bool, Kind::Bool)
+            | (Kind::AutoSize(..), Kind::AutoSize(..))
+            | (Kind::Duration(..), Kind::Duration(..))
+            | (Kind::OptionalDuration(..), Kind::OptionalDuration(..)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Longer than any wait that makes sense, short enough for every clock and timer.
+pub(super) const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Any duration up to a year.
+pub(super) const ANY_DURATION: Kind = Kind::Duration(Duration::ZERO, YEAR);
+/// Any integer that go-carbon could hold.
+pub(super) const ANY_INT: Kind = Kind::Int(0, 0xffff_ffff);
+
 /// A value read from a file or from the key's default.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
