@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::sys::admin_socket::{SocketName, listen};
-use crate::tasks::admin::{self, CoreLine};
+use crate::tasks::admin;
+use crate::tasks::admin_line::CoreLine;
 
 /// Starts to answer at this path, as long as what is returned lives. A node that cannot do that
 /// still receives.

@@ -18,7 +18,7 @@ use crate::sys::files::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
 use crate::sys::process;
 use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
-use crate::tasks::commit::LogPlan;
+use crate::tasks::log_keeper::LogPlan;
 use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder, Recovered};
 use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};

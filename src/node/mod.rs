@@ -34,7 +34,7 @@ use crate::sys::heap;
 use crate::sys::mesh;
 use crate::sys::preflight;
 use crate::sys::socket::Sharing;
-use crate::tasks::admin::{CoreLine as AdminLine, line as admin_line};
+use crate::tasks::admin_line::{CoreLine as AdminLine, line as admin_line};
 use crate::tasks::core::{Order, Report};
 use crate::tasks::start;
 use log_directory::NodeLog;

@@ -5,19 +5,16 @@
 //! takes long, such as matching a pattern, is done on the thread. When its client has gone, which
 //! shows within a second, a request is given up.
 
-use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-
-use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::limits::NAME_DEPTH_MAX;
 use crate::metric::glob::Glob;
 use crate::shard::forget::{Forgotten, LogIsFull, Names, Page};
-use crate::sys::doorbell::Doorbell;
+use crate::tasks::admin_line::{CoreLine, Question, Reply};
 use crate::tasks::core::{Core, Stage};
 use crate::wire::admin::{Answer, Facts, Forget, REQUEST_BYTES_MAX, Request};
 
@@ -41,46 +38,6 @@ const AGAIN_BYTES_MAX: usize = 1 << 20;
 
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What the thread asks a core.
-#[derive(Debug)]
-pub enum Question {
-    /// The names of metrics that may be forgotten, from this entry on.
-    Names(u32),
-    /// Forget these metrics; with `true` only count them.
-    Forget(Names, bool),
-}
-
-/// What a core answers.
-#[derive(Debug)]
-pub enum Reply {
-    /// Some names.
-    Names(Page),
-    /// What became of the metrics.
-    Forgotten(Result<Forgotten, LogIsFull>),
-    /// The node stops, and does nothing of the kind any more.
-    Stopping,
-}
-
-/// The thread's end of its line to one core.
-pub struct CoreLine {
-    to: Producer<Question>,
-    from: Receiver<Reply>,
-    bell: Doorbell,
-}
-
-/// A core's end of it.
-pub struct AdminEnd {
-    questions: RefCell<Consumer<Question>>,
-    replies: Sender<Reply>,
-}
-
-/// Makes the line to the core that has this doorbell.
-pub fn line(bell: Doorbell) -> (CoreLine, AdminEnd) {
-    let (to, questions) = RingBuffer::new(1);
-    let (replies, from) = mpsc::channel();
-    (CoreLine { to, from, bell }, AdminEnd { questions: RefCell::new(questions), replies })
-}
 
 /// Answers what the thread asks this core. Called by the exchange task, which its doorbell wakes.
 pub fn collect(core: &Core) -> bool {

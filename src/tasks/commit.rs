@@ -4,32 +4,22 @@
 //! one; a full mebibyte does not wait for it. The log writer and the checkpoint thread do what may
 //! block; the exchange task collects their answers with [`collect`].
 
-use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rtrb::{Consumer, Producer, RingBuffer};
-
 use crate::fatal::{Fatal, die};
-use crate::shard::{Replayed, Shard};
+use crate::shard::Shard;
 use crate::sys::clock;
-use crate::sys::cpu::pin_thread;
-use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::checkpoint::Request;
 use crate::tasks::core::{Core, Report};
-use crate::tasks::log_writer::{self, LogAnswer, LogErrand, LogWriterOptions};
+use crate::tasks::log_keeper::{Heir, LogKeeper};
+use crate::tasks::log_writer::{LogAnswer, LogErrand};
 use crate::wal::Pressure;
 
 /// So much is committed without waiting for the interval: the log writer's cost per byte does not
 /// fall any further.
 const COMMIT_BYTES: usize = 1 << 20;
-
-/// Commit and retirement; one of each is under way at most.
-const ERRANDS_MAX: usize = 2;
 
 /// Least time between two checkpoints while the log is short of room, and between two looks at
 /// whether it still is.
@@ -45,102 +35,7 @@ const RETIRE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a stop looks whether everything is committed.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
-/// What a core needs to keep its log.
-pub struct LogPlan {
-    /// The log directory.
-    pub directory: PathBuf,
-    /// How the log is written.
-    pub writer: LogWriterOptions,
-    /// Longest time from the arrival of a point to the end of its commit, on a disk that keeps up.
-    pub interval: Duration,
-    /// Least time between two checkpoints.
-    pub checkpoint_interval: Duration,
-    /// Where to ask for a checkpoint, with the number of this core.
-    pub checkpoints: Sender<Request>,
-    /// Where its answers come.
-    pub checkpointed: Consumer<bool>,
-    /// Points of earlier runs come here.
-    pub inheritance: Option<Heir>,
-}
-
-/// The end of the link on which points of earlier runs come.
-pub struct Heir {
-    /// Batches of points.
-    pub batches: Consumer<Replayed>,
-    /// The same buffers, emptied.
-    pub spent: Producer<Replayed>,
-}
-
-/// This core's end of its log writer and of the checkpoint thread.
-pub struct LogKeeper {
-    index: usize,
-    to: RefCell<Option<Producer<LogErrand>>>,
-    from: RefCell<Consumer<LogAnswer>>,
-    thread: RefCell<Option<JoinHandle<()>>>,
-    /// Time until a commit is begun: a fifth of the interval is left for the write itself.
-    pause: Duration,
-    checkpoint_interval: Duration,
-    checkpoints: Sender<Request>,
-    checkpointed: RefCell<Consumer<bool>>,
-    heir: RefCell<Option<Heir>>,
-    /// A commit was due while another one was under way.
-    is_due: Cell<bool>,
-    is_checkpointing: Cell<bool>,
-    /// The log does not say durably yet that a checkpoint begins.
-    is_checkpoint_due: Cell<bool>,
-    /// When the last checkpoint began.
-    checkpoint_begun: Cell<Instant>,
-    retire_not_before: Cell<Instant>,
-    /// The main thread does not know yet that nothing is inherited any more.
-    has_to_tell: Cell<bool>,
-}
-
 impl LogKeeper {
-    /// Starts the core's log writer.
-    pub fn start(index: usize, processor: usize, plan: LogPlan, bell: Doorbell) -> LogKeeper {
-        let (to, from_core) = RingBuffer::new(ERRANDS_MAX);
-        let (to_core, from) = RingBuffer::new(ERRANDS_MAX);
-        let LogPlan { directory, writer, .. } = plan;
-        let thread = std::thread::Builder::new()
-            .name(format!("log-writer-{index}"))
-            .spawn(move || {
-                if let Err(error) = pin_thread(processor) {
-                    log::warn!("pin log writer failed processor={processor} error={error}");
-                }
-                if let Err(error) = log_writer::run(&directory, writer, from_core, to_core, &bell) {
-                    die(Fatal::Writer, &format!("log writer: {error}"));
-                }
-            })
-            .unwrap_or_else(|error| die(Fatal::Writer, &error.to_string()));
-        let now = Instant::now();
-        LogKeeper {
-            index,
-            to: RefCell::new(Some(to)),
-            from: RefCell::new(from),
-            thread: RefCell::new(Some(thread)),
-            pause: plan.interval * 4 / 5,
-            checkpoint_interval: plan.checkpoint_interval,
-            checkpoints: plan.checkpoints,
-            checkpointed: RefCell::new(plan.checkpointed),
-            has_to_tell: Cell::new(plan.inheritance.is_some()),
-            heir: RefCell::new(plan.inheritance),
-            is_due: Cell::new(false),
-            is_checkpointing: Cell::new(false),
-            is_checkpoint_due: Cell::new(false),
-            checkpoint_begun: Cell::new(now),
-            retire_not_before: Cell::new(now),
-        }
-    }
-
-    fn send(&self, errand: LogErrand) {
-        let mut to = self.to.borrow_mut();
-        let to = to.as_mut().expect("errands are sent while the core runs");
-        to.push(errand).expect("as many places as errands");
-        if let Some(thread) = &*self.thread.borrow() {
-            thread.thread().unpark();
-        }
-    }
-
     /// Commits what waits, now or when the commit under way has ended.
     fn commit(&self, core: &Core) {
         let mut shard = core.shard.borrow_mut();

@@ -22,9 +22,9 @@ use crate::sys::doorbell::{Doorbell, Listening};
 use crate::sys::executor::{may_take, wait_for_turn};
 use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
-use crate::tasks::admin::AdminEnd;
-use crate::tasks::commit::LogKeeper;
+use crate::tasks::admin_line::AdminEnd;
 use crate::tasks::event::{Event, Turns};
+use crate::tasks::log_keeper::LogKeeper;
 use crate::tasks::writer::Errand;
 use crate::wire::pickle::PickleDecoder;
 

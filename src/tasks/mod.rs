@@ -26,6 +26,7 @@
 //! Stop order: listeners, datagrams, connections, links, cache or log, writer.
 
 pub mod admin;
+pub mod admin_line;
 mod answer_memory;
 pub mod carbonlink;
 pub mod checkpoint;
@@ -37,6 +38,7 @@ pub mod flush;
 mod gather;
 pub mod links;
 pub mod listen;
+pub mod log_keeper;
 pub mod log_limit;
 pub mod log_writer;
 mod pace;

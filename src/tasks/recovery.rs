@@ -15,7 +15,7 @@ use crate::metric::owner::owner;
 use crate::shard::Replayed;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
-use crate::tasks::commit::Heir;
+use crate::tasks::log_keeper::Heir;
 use crate::wal::{
     BootId, Confirmed, FileName, Kind, LogFiles, Position, Replay, Report, SegmentId, logs,
 };

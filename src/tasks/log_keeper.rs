@@ -1,0 +1,117 @@
+//! A core's end of its log writer and of the checkpoint thread; `commit` works with it.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::fatal::{Fatal, die};
+use crate::shard::Replayed;
+use crate::sys::cpu::pin_thread;
+use crate::sys::doorbell::Doorbell;
+use crate::tasks::checkpoint::Request;
+use crate::tasks::log_writer::{self, LogAnswer, LogErrand, LogWriterOptions};
+
+/// Commit and retirement; one of each is under way at most.
+const ERRANDS_MAX: usize = 2;
+
+/// What a core needs to keep its log.
+pub struct LogPlan {
+    /// The log directory.
+    pub directory: PathBuf,
+    /// How the log is written.
+    pub writer: LogWriterOptions,
+    /// Longest time from the arrival of a point to the end of its commit, on a disk that keeps up.
+    pub interval: Duration,
+    /// Least time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Where to ask for a checkpoint, with the number of this core.
+    pub checkpoints: Sender<Request>,
+    /// Where its answers come.
+    pub checkpointed: Consumer<bool>,
+    /// Points of earlier runs come here.
+    pub inheritance: Option<Heir>,
+}
+
+/// The end of the link on which points of earlier runs come.
+pub struct Heir {
+    /// Batches of points.
+    pub batches: Consumer<Replayed>,
+    /// The same buffers, emptied.
+    pub spent: Producer<Replayed>,
+}
+
+/// This core's end of its log writer and of the checkpoint thread.
+pub struct LogKeeper {
+    pub(super) index: usize,
+    pub(super) to: RefCell<Option<Producer<LogErrand>>>,
+    pub(super) from: RefCell<Consumer<LogAnswer>>,
+    pub(super) thread: RefCell<Option<JoinHandle<()>>>,
+    /// Time until a commit is begun: a fifth of the interval is left for the write itself.
+    pub(super) pause: Duration,
+    pub(super) checkpoint_interval: Duration,
+    pub(super) checkpoints: Sender<Request>,
+    pub(super) checkpointed: RefCell<Consumer<bool>>,
+    pub(super) heir: RefCell<Option<Heir>>,
+    /// A commit was due while another one was under way.
+    pub(super) is_due: Cell<bool>,
+    pub(super) is_checkpointing: Cell<bool>,
+    /// The log does not say durably yet that a checkpoint begins.
+    pub(super) is_checkpoint_due: Cell<bool>,
+    /// When the last checkpoint began.
+    pub(super) checkpoint_begun: Cell<Instant>,
+    pub(super) retire_not_before: Cell<Instant>,
+    /// The main thread does not know yet that nothing is inherited any more.
+    pub(super) has_to_tell: Cell<bool>,
+}
+
+impl LogKeeper {
+    /// Starts the core's log writer.
+    pub fn start(index: usize, processor: usize, plan: LogPlan, bell: Doorbell) -> LogKeeper {
+        let (to, from_core) = RingBuffer::new(ERRANDS_MAX);
+        let (to_core, from) = RingBuffer::new(ERRANDS_MAX);
+        let LogPlan { directory, writer, .. } = plan;
+        let thread = std::thread::Builder::new()
+            .name(format!("log-writer-{index}"))
+            .spawn(move || {
+                if let Err(error) = pin_thread(processor) {
+                    log::warn!("pin log writer failed processor={processor} error={error}");
+                }
+                if let Err(error) = log_writer::run(&directory, writer, from_core, to_core, &bell) {
+                    die(Fatal::Writer, &format!("log writer: {error}"));
+                }
+            })
+            .unwrap_or_else(|error| die(Fatal::Writer, &error.to_string()));
+        let now = Instant::now();
+        LogKeeper {
+            index,
+            to: RefCell::new(Some(to)),
+            from: RefCell::new(from),
+            thread: RefCell::new(Some(thread)),
+            pause: plan.interval * 4 / 5,
+            checkpoint_interval: plan.checkpoint_interval,
+            checkpoints: plan.checkpoints,
+            checkpointed: RefCell::new(plan.checkpointed),
+            has_to_tell: Cell::new(plan.inheritance.is_some()),
+            heir: RefCell::new(plan.inheritance),
+            is_due: Cell::new(false),
+            is_checkpointing: Cell::new(false),
+            is_checkpoint_due: Cell::new(false),
+            checkpoint_begun: Cell::new(now),
+            retire_not_before: Cell::new(now),
+        }
+    }
+
+    /// Asks the log writer.
+    pub(super) fn send(&self, errand: LogErrand) {
+        let mut to = self.to.borrow_mut();
+        let to = to.as_mut().expect("errands are sent while the core runs");
+        to.push(errand).expect("as many places as errands");
+        if let Some(thread) = &*self.thread.borrow() {
+            thread.thread().unpark();
+        }
+    }
+}
