@@ -6,6 +6,7 @@ pub(crate) mod log_dir;
 pub(crate) mod rolled;
 pub(crate) mod seeds;
 pub(crate) mod sent;
+pub(crate) mod whisper_file;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,14 +1,12 @@
 //! The ways down: a drain writes everything, whatever the limits and however full the cache; a stop
 //! leaves it to the log, quickly, and the next start has it again.
 
-mod support;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{NodeOptions, NodeProcess, WAL, counter, stored, wait_for};
+use crate::support::{NodeOptions, NodeProcess, WAL, counter, stored, wait_for};
 
 const SCHEMAS: &str = "[all]\npattern = .*\nretentions = 1s:1h\n";
 

@@ -1,13 +1,11 @@
 //! `carbyne query` on the real binary, against a running node and against strangers on its port.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{NodeOptions, NodeProcess, wait_for};
+use crate::support::{NodeOptions, NodeProcess, wait_for};
 
 /// A node that keeps its points in the cache.
 fn start(name: &str) -> NodeProcess {

@@ -2,15 +2,13 @@
 //!
 //! `SEED` repeats what each port is sent, though not the timing; `FUZZ_SECONDS` makes it longer.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::{NodeOptions, NodeProcess, counter, stored, wait_for};
 use serde_json::Value;
-use support::{NodeOptions, NodeProcess, counter, stored, wait_for};
 
 /// Most bytes that a connection sends: more than the node reads at once.
 const CONNECTION_BYTES_MAX: usize = 1 << 20;
@@ -136,7 +134,7 @@ fn lines(now_s: u64) -> Corpus {
 }
 
 fn pickles() -> Corpus {
-    let mut messages = captured(include_str!("data/pickle.json"), "payload_hex");
+    let mut messages = captured(include_str!("../data/pickle.json"), "payload_hex");
     // Larger than one read: taken in slices, with whatever follows it on its connection.
     messages.push([&b"]("[..], &b"U\x06fuzz.zK\x01K\x02\x86\x86".repeat(25_000), b"e."].concat());
     assert!(messages.len() > 50);
@@ -144,7 +142,8 @@ fn pickles() -> Corpus {
 }
 
 fn questions() -> Corpus {
-    let mut messages = captured(include_str!("data/carbonlink-carbon-cache.json"), "request_hex");
+    let mut messages =
+        captured(include_str!("../data/carbonlink-carbon-cache.json"), "request_hex");
     for message in &mut messages {
         message.drain(..4.min(message.len()));
     }
@@ -261,7 +260,7 @@ impl Drop for Repeat {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Repeat(seed, seconds) = self;
-            let command = "cargo test --test fuzz_receivers";
+            let command = "cargo test --test node fuzz_receivers::";
             let say = format!("repeat with: SEED={seed} FUZZ_SECONDS={seconds} {command}\n");
             let _ = std::io::stderr().write_all(say.as_bytes());
         }

@@ -1,8 +1,6 @@
 //! Damaged logs: whatever has become of its files, the node starts, says what is lost and where,
 //! has the rest, and invents nothing. Only a format that it does not know it refuses.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -11,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use carbyne::wal::{Kind, SegmentId};
-use support::log_dir::{
+use crate::support::log_dir::{
     Frame, copy, cut, files, frame_places, frames, invert, overwrite, path_of, segment,
 };
-use support::{NodeOptions, NodeProcess, WAL, counter, stored, wait_for};
+use crate::support::{NodeOptions, NodeProcess, WAL, counter, stored, wait_for};
+use carbyne::wal::{Kind, SegmentId};
 
 const METRICS: usize = 200;
 const TIMES: usize = 2_000;

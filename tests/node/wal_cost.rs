@@ -1,7 +1,7 @@
 //! What the log costs: bytes and CPU for each point of a million metrics, and the CPU of reading a
 //! million points back.
 //!
-//! `cargo test --release --test wal_cost -- --nocapture` shows the figures.
+//! `cargo test --release --test node wal_cost:: -- --nocapture` shows the figures.
 
 use std::time::{Duration, Instant};
 

@@ -5,11 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
 use std::collections::BTreeSet;
 
+use crate::support::whisper_file::{Fetched, File, to_u64, to_usize};
 use carbyne::metric::point::Point;
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::{
@@ -17,7 +15,6 @@ use carbyne::whisper::{
     Update, migrate, overlay, resize,
 };
 use serde_json::Value;
-use whisper_file::{Fetched, File, to_u64, to_usize};
 
 /// Vectors that are not run, and why.
 const NOT_RUN: [(&str, &str); 3] = [
@@ -175,20 +172,20 @@ fn run_all(json: &str) -> (usize, Vec<String>) {
 
 #[test]
 fn named_vectors() {
-    let (ran, not_run) = run_all(include_str!("data/whisper.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper.json"));
     assert_eq!(ran, 106);
     assert_eq!(not_run, NOT_RUN.map(|(id, _)| id));
 }
 
 #[test]
 fn random_vectors() {
-    let (ran, not_run) = run_all(include_str!("data/whisper-fuzz.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper-fuzz.json"));
     assert_eq!((ran, not_run.len()), (200, 0));
 }
 
 #[test]
 fn random_batches() {
-    let (ran, not_run) = run_all(include_str!("data/whisper-batch.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper-batch.json"));
     assert_eq!((ran, not_run.len()), (80, 0));
 }
 
@@ -220,7 +217,7 @@ fn cached_points_over_fetched_values() {
         ("lower-absmin", [Some(1.0), Some(7.0), Some(30.0), None, Some(50.0)]),
     ];
     let (mut ran, mut raised_count) = (0, 0);
-    for vector in vectors(include_str!("data/merge.json")) {
+    for vector in vectors(include_str!("../data/merge.json")) {
         let id = text(&vector["id"]);
         let (start_s, step_s) = (seconds(&vector["start"]), seconds_u32(&vector["step"]));
         // Nothing is rolled up without a method and a finest step; we always know both.
@@ -307,7 +304,7 @@ fn damaged_files() {
     ];
     let now_s = 1_700_000_000;
     let (mut read_alike, mut refused_alike) = (0, 0);
-    for vector in vectors(include_str!("data/corrupt.json")) {
+    for vector in vectors(include_str!("../data/corrupt.json")) {
         let id = text(&vector["id"]);
         let opened = File::open(base64(text(&vector["file_b64"])));
         if let Some((_, want)) = stricter.iter().find(|(other, _)| *other == id) {

@@ -1,14 +1,12 @@
 //! `carbyne loadgen` against a real node, and what it refuses.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use support::{NodeOptions, NodeProcess, stored};
+use crate::support::{NodeOptions, NodeProcess, stored};
 
 /// Steps of a second, long enough for every point of a test.
 const SCHEMAS: &str = "[all]\npattern = .*\nretentions = 1s:1h\n";
@@ -88,7 +86,7 @@ fn what_is_missing_or_wrong_is_found() {
         let (status, out, err) = with(&["--rounds", "2", "--verify"]);
         assert_eq!(status, Some(0), "{out}{err}");
         if whisper.contains("50ms") {
-            support::wait_for("the files", || {
+            crate::support::wait_for("the files", || {
                 stored(&node.directory, "carbyne.loadgen.agent.1.metrics.49").len() == 2
             });
         }

@@ -150,7 +150,7 @@ const REFUSED: &[(&str, FrameFault)] = &[
 
 #[test]
 fn captured_payloads_store_what_carbon_stored() {
-    let data = load(include_str!("data/pickle.json"));
+    let data = load(include_str!("../data/pickle.json"));
     let vectors = data["vectors"].as_array().unwrap();
     let (mut deviation_count, mut refused_count) = (0, 0);
     for vector in vectors {
@@ -193,7 +193,7 @@ fn captured_payloads_store_what_carbon_stored() {
 
 #[test]
 fn bad_items_are_counted() {
-    let data = load(include_str!("data/pickle.json"));
+    let data = load(include_str!("../data/pickle.json"));
     for (id, want) in [
         ("py3-proto2", 0),
         ("none-value", 1),
@@ -212,7 +212,7 @@ fn bad_items_are_counted() {
 
 #[test]
 fn frames_of_carbon_relay() {
-    let data = load(include_str!("data/relay.json"));
+    let data = load(include_str!("../data/relay.json"));
     let frames = data["pickle"]["frames"].as_array().unwrap();
     assert_eq!(frames.len(), 1);
     let frame = unhex(frames[0]["hex"].as_str().unwrap());
@@ -284,7 +284,7 @@ fn survive(used: &mut PickleDecoder, frame: &[u8]) {
 
 #[test]
 fn prefixes_and_mutations_do_no_harm() {
-    let data = load(include_str!("data/pickle.json"));
+    let data = load(include_str!("../data/pickle.json"));
     let mut noise = Noise(0x00c0_ffee);
     let mut used = PickleDecoder::new();
     for vector in data["vectors"].as_array().unwrap() {
@@ -465,7 +465,7 @@ fn large_frames_of_real_senders_fit() {
 
 #[test]
 fn steady_state_keeps_its_buffers() {
-    let data = load(include_str!("data/relay.json"));
+    let data = load(include_str!("../data/relay.json"));
     let frame = unhex(data["pickle"]["frames"][0]["hex"].as_str().unwrap());
     let mut decoder = PickleDecoder::new();
     assert_eq!(decoder.arena_bytes(), 0);

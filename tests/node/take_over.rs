@@ -1,7 +1,5 @@
 //! An upgrade: a new process takes over from the one that runs, under load.
 
-mod support;
-
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -9,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::{NodeOptions, NodeProcess, WAL};
 use carbyne::sys::clock::now_s;
-use support::{NodeOptions, NodeProcess, WAL};
 
 /// Metrics of each sender; each of its connections brings one point of each.
 const METRICS: u32 = 20;
