@@ -1,5 +1,5 @@
-//! What the log costs: bytes for each point of a million metrics, in any order, and that all of them
-//! are read back. Its time is measured by `cargo bench --bench hot`.
+//! What the log costs: bytes for each point of a million metrics, in any order; and all of them are
+//! read back. Its time is measured by `cargo bench --bench hot`.
 
 use std::time::Instant;
 

@@ -2,7 +2,8 @@
 //! and against bytes of nobody: pure functions and files, without a node.
 //!
 //! Nothing here starts a process. That is what [`writer`] needs: a lock on a file that this process
-//! has closed lives on in a child until the child runs its program.
+//! has closed lives on in a child until the child runs its program. `tests/whisper_sequences.rs` is
+//! a program of its own, which tests/interop runs by its name.
 
 /// Points in one update leave the bytes of each point alone in the second of its arrival.
 mod arrivals;
