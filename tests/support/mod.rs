@@ -6,6 +6,7 @@ pub(crate) mod log_dir;
 pub(crate) mod rolled;
 pub(crate) mod seeds;
 pub(crate) mod sent;
+pub(crate) mod whisper_file;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use carbyne::whisper::{Archive, HEADER_BYTES_MAX, Header};
+use socket2::{Domain, Socket, Type};
 
 /// A running node in a directory of its own, removed at the end.
 pub(crate) struct NodeProcess {
@@ -45,6 +47,12 @@ pub(crate) struct NodeOptions<'a> {
     /// storage-schemas.conf.
     pub(crate) schemas: &'a str,
 }
+
+/// Longest wait for anything: far beyond what a busy machine takes. A test that is past it hangs.
+const WAIT_MAX: Duration = Duration::from_mins(3);
+
+/// The same for the end of a node, which may have much to write.
+const END_MAX: Duration = Duration::from_mins(5);
 
 /// The log of a node in a test: small, so that it turns over.
 pub(crate) const WAL: &str = "max-size = \"64MiB\"\nsegment-size = \"1MiB\"";
@@ -153,8 +161,14 @@ impl NodeProcess {
 
     /// Waits for the end; returns the exit code and the log.
     pub(crate) fn wait(&mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().expect("wait for the node");
-        (status.code(), read_log(&self.directory))
+        let deadline = Instant::now() + END_MAX;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("look at the node") {
+                return (status.code(), read_log(&self.directory));
+            }
+            assert!(Instant::now() < deadline, "the node does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Everything the node has said so far, in all its lives.
@@ -342,11 +356,34 @@ pub(crate) fn counter(log: &str, name: &str) -> u64 {
     rest.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-/// Polls until `holds`, for at most a minute.
-pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+/// Polls until `holds`; how long it takes proves nothing.
+pub(crate) fn wait_for(what: &str, holds: impl FnMut() -> bool) {
+    assert!(comes_to_hold(holds), "gave up waiting for {what}");
+}
+
+/// Polls until `holds`; false when it does not in a long time.
+pub(crate) fn comes_to_hold(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + WAIT_MAX;
     while !holds() {
-        assert!(Instant::now() < deadline, "gave up waiting for {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    true
+}
+
+/// An address at which nobody listens, and nobody else can while the socket lives.
+pub(crate) fn closed_port() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("bind");
+    let address = socket.local_addr().expect("bound").as_socket().expect("an IPv4 address");
+    (socket, address)
+}
+
+/// Says how long something took, from which no test concludes anything; perf/ does.
+#[allow(clippy::print_stdout, reason = "shown with --nocapture, and when the test fails")]
+pub(crate) fn tell_time(what: &str, begun: Instant) {
+    println!("{what} took {:?}", begun.elapsed());
 }

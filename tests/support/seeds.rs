@@ -32,6 +32,24 @@ impl Chance {
         self.below(1_000) < share
     }
 
+    /// True once in so many cases.
+    pub(crate) fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below_u32(&mut self, end: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(end)).expect("below a u32")
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.byte()).collect()
+    }
+
     /// One of these.
     pub(crate) fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]

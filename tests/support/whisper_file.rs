@@ -2,6 +2,7 @@
 //! for nothing outside the file, nothing twice, and in no more phases than promised.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};

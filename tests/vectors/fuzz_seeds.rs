@@ -4,11 +4,7 @@
 //! run; `SEED` gives others, and `FUZZ_ROUNDS` that many times as many. What libFuzzer found goes
 //! into `tests/fuzz/seeds`, one file each, and so is tried for ever.
 
-mod support {
-    pub(crate) mod seeds;
-}
-
-#[path = "fuzz/bodies"]
+#[path = "../fuzz/bodies"]
 mod bodies {
     pub(crate) mod carbonlink;
     pub(crate) mod config;
@@ -26,9 +22,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::support::seeds::{Chance, outcome};
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::wal::{BLOCK_BYTES, BootId, Kind, Log, Mark, Options, Outcome, SegmentId};
-use support::seeds::{Chance, outcome};
 
 /// Bytes that mean something to some parser.
 const SPECIAL: &[u8] =
@@ -99,7 +95,7 @@ fn check(target: &str, run: fn(&[u8]), rounds: u64) {
             let shown = input[..input.len().min(2_000)].escape_ascii();
             panic!(
                 "{target}, input {round}: {reason}\nb\"{shown}\"\nrepeat with: SEED={seed} cargo \
-                 test --test fuzz_seeds {target}"
+                 test --test vectors fuzz_seeds::{target}"
             );
         }
     }
@@ -247,7 +243,7 @@ fn seeds_of_the_log_are_of_its_format() {
         if setting("WRITE_SEEDS").is_some() {
             fs::write(&path, &made).expect("write a seed");
         }
-        let repeat = "WRITE_SEEDS=1 cargo test --test fuzz_seeds seeds_of_the_log";
+        let repeat = "WRITE_SEEDS=1 cargo test --test vectors fuzz_seeds::seeds_of_the_log";
         let kept = fs::read(&path).unwrap_or_default();
         assert!(kept == made, "{} is of another format: {repeat}", path.display());
     }

@@ -2,21 +2,16 @@
 //! the second of its arrival, and updates that the log may repeat change nothing when repeated.
 //!
 //! The oracle is `update_many` with one point, which `tests/whisper_sequences.rs` and the interop
-//! tests hold against Python whisper byte by byte. `SEED=7 cargo test --test whisper_arrivals`
+//! tests hold against Python whisper byte by byte. `SEED=7 cargo test --test vectors arrivals::`
 //! repeats a failure.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/seeds.rs"]
-mod seeds;
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
+use crate::support::seeds::Chance;
+use crate::support::whisper_file::File;
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::{Bases, Near, Update, unlapped};
-use seeds::Chance;
-use whisper_file::File;
 
 const BASE_S: u32 = 1_700_000_000;
 const SEEDS: u64 = 3_000;

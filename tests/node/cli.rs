@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-const REFERENCE: &str = include_str!("../tuning/carbyne.toml");
+const REFERENCE: &str = include_str!("../../tuning/carbyne.toml");
 
 /// Runs the program in the folder of the test data.
 fn run(args: &[&str]) -> Output {

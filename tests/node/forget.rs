@@ -1,7 +1,5 @@
 //! `carbyne forget` on a running node, and whatever else comes to its admin socket.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use crate::support::{NodeOptions, NodeProcess, WAL, counter, wait_for};
 use carbyne::sys::clock::now_s;
-use support::{NodeOptions, NodeProcess, WAL, counter, wait_for};
 
 /// No point is written by itself, and so each one waits.
 const OPTIONS: NodeOptions<'_> = NodeOptions {
@@ -103,7 +101,7 @@ fn waiting_points_are_forgotten_on_all_shards() {
     assert!(!log.contains("do not add up"), "{log}");
     assert!(counter(&log, "dropped") >= 2);
     assert!(!socket(&node).exists(), "the socket goes with the node");
-    let written = |name: &str| !support::stored(&node.directory, name).is_empty();
+    let written = |name: &str| !crate::support::stored(&node.directory, name).is_empty();
     assert!(written("good.m7") && !written("good.m10"));
 }
 

@@ -31,8 +31,8 @@ fn load(text: &str) -> Value {
 
 fn captured() -> [Value; 2] {
     [
-        load(include_str!("data/carbonlink-carbon-cache.json")),
-        load(include_str!("data/carbonlink-go-carbon.json")),
+        load(include_str!("../data/carbonlink-carbon-cache.json")),
+        load(include_str!("../data/carbonlink-go-carbon.json")),
     ]
 }
 
@@ -336,7 +336,7 @@ fn check_digest(frame: &[u8], want: &Value) {
 
 #[test]
 fn replies_are_cpythons_byte_for_byte() {
-    let data = load(include_str!("data/carbonlink-encoded.json"));
+    let data = load(include_str!("../data/carbonlink-encoded.json"));
     let count_of = |want: &Value| u32::try_from(want["count"].as_u64().unwrap()).unwrap();
     for want in data["datapoints"].as_array().unwrap() {
         for piece_bytes in [0, 100, usize::MAX] {

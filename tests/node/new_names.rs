@@ -1,13 +1,11 @@
 //! A flood of new names, whose files may only be created slowly, beside metrics that have files.
 
-mod support;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::support::{NodeOptions, NodeProcess, stored, wait_for};
 use carbyne::sys::clock::now_s;
-use support::{NodeOptions, NodeProcess, stored, wait_for};
 
 /// Metrics that have files before the flood.
 const KNOWN: u32 = 50;

@@ -3,19 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::whisper_file::File;
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::shard::flush::{FlushJob, Known, Limit, Outcome, Written};
 use carbyne::sys::files::Layout;
 use carbyne::tasks::writer::{FileWriter, Way, WriterOptions};
 use carbyne::whisper::Update;
-use whisper_file::File;
 
 const NOW_S: u32 = 1_800_000_000;
 const SHAPE: [(u32, u32); 3] = [(10, 360), (60, 1_000), (600, 500)];

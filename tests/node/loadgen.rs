@@ -1,14 +1,12 @@
 //! `carbyne loadgen` against a real node, and what it refuses.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use support::{NodeOptions, NodeProcess, stored};
+use crate::support::{NodeOptions, NodeProcess, closed_port, stored, tell_time};
 
 /// Steps of a second, long enough for every point of a test.
 const SCHEMAS: &str = "[all]\npattern = .*\nretentions = 1s:1h\n";
@@ -88,7 +86,7 @@ fn what_is_missing_or_wrong_is_found() {
         let (status, out, err) = with(&["--rounds", "2", "--verify"]);
         assert_eq!(status, Some(0), "{out}{err}");
         if whisper.contains("50ms") {
-            support::wait_for("the files", || {
+            crate::support::wait_for("the files", || {
                 stored(&node.directory, "carbyne.loadgen.agent.1.metrics.49").len() == 2
             });
         }
@@ -110,7 +108,7 @@ fn what_is_missing_or_wrong_is_found() {
 }
 
 #[test]
-fn it_stops_in_time_and_tells_what_it_sent() {
+fn it_keeps_to_its_rate_and_duration_and_tells_what_it_sent() {
     let node = start("loadgen-stops", "flush-interval = \"100ms\"");
     let line = node.line.to_string();
     let begun = Instant::now();
@@ -119,8 +117,13 @@ fn it_stops_in_time_and_tells_what_it_sent() {
         run(&[&args[..], &["--json", "--verify"]].concat(), &verify_args(&node));
     assert_eq!(status, Some(0), "{out}{err}");
     let points = number(&out, &["points"]);
-    assert!((30_000..=60_000).contains(&points), "{points} points in a second");
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    // A busy machine sends less than asked for, and none sends more: as much as is due by the time
+    // that all this took, and a batch of a hundredth of a second.
+    let took = begun.elapsed();
+    let most = 50_000.0 * (took.as_secs_f64() + 0.01);
+    assert!(points > 0 && points as f64 <= most, "{points} points in {took:?}");
+    assert!(took >= Duration::from_secs(1));
+    tell_time("a second of sending", begun);
 
     // A receiver that takes nothing does not keep it from stopping.
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -148,8 +151,9 @@ fn a_node_that_hangs_up_is_told() {
     hang_up.join().expect("no panic");
     assert_eq!(status, Some(69));
     assert!(err.contains(&format!("agent 0: {address}: send: ")), "{err}");
-    // Nobody listens any more.
-    let (status, _, err) = outcome(&["--carbon", &address, "--agents", "1"]);
+    // Nobody listens.
+    let (_socket, address) = closed_port();
+    let (status, _, err) = outcome(&["--carbon", &address.to_string(), "--agents", "1"]);
     assert_eq!(status, Some(69));
     assert!(err.contains("connect: "), "{err}");
 }

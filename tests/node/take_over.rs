@@ -1,25 +1,49 @@
 //! An upgrade: a new process takes over from the one that runs, under load.
 
-mod support;
-
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::support::{NodeOptions, NodeProcess, WAL, comes_to_hold, wait_for};
 use carbyne::sys::clock::now_s;
-use support::{NodeOptions, NodeProcess, WAL};
 
 /// Metrics of each sender; each of its connections brings one point of each.
 const METRICS: u32 = 20;
 
+/// What each sender is to send before, between and after the nodes that follow each other.
+const STEP: u32 = 25;
+
+/// What the senders of a run look at, and tell.
+#[derive(Default)]
+struct Run {
+    is_over: AtomicBool,
+    /// Connections that were taken whole, by sender, and at last the datagrams.
+    sent: [AtomicU32; 4],
+}
+
+impl Run {
+    fn goes_on(&self) -> bool {
+        !self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Waits until each sender has sent so much more.
+    fn wait_for_more(&self) {
+        let sent = || self.sent.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let before = sent();
+        wait_for("the senders", || {
+            sent().iter().zip(before).all(|(count, before)| count - before >= STEP)
+        });
+    }
+}
+
 /// Connections come one after the other, and each must be taken whole: a refused or reset one is
 /// an error here. Returns their number.
-fn send_connections(to: SocketAddr, sender: u32, first_s: u32, is_over: &AtomicBool) -> u32 {
+fn send_connections(to: SocketAddr, sender: u32, first_s: u32, run: &Run) -> u32 {
     let mut count = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    while run.goes_on() {
         let line = |metric| format!("tcp{sender}.m{metric} {count} {}\n", first_s + count);
         let lines: String = (0..METRICS).map(line).collect();
         let sent = TcpStream::connect(to).and_then(|mut stream| {
@@ -30,18 +54,21 @@ fn send_connections(to: SocketAddr, sender: u32, first_s: u32, is_over: &AtomicB
         });
         sent.unwrap_or_else(|error| panic!("connection {count} of sender {sender}: {error}"));
         count += 1;
+        run.sent[sender as usize].store(count, Ordering::Relaxed);
     }
     count
 }
 
-fn send_datagrams(to: SocketAddr, first_s: u32, is_over: &AtomicBool) -> u32 {
+fn send_datagrams(to: SocketAddr, first_s: u32, run: &Run) -> u32 {
     let mut count = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    while run.goes_on() {
         // Another port each time, so that the kernel's hash goes everywhere.
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let line = format!("udp.m {count} {}\n", first_s + count);
         socket.send_to(line.as_bytes(), to).expect("send");
         count += 1;
+        run.sent[3].store(count, Ordering::Relaxed);
+        // A node that waits for the processor drops none.
         std::thread::sleep(Duration::from_millis(2));
     }
     count
@@ -54,23 +81,23 @@ fn nothing_is_refused_or_lost_while_one_node_takes_over_from_another() {
         NodeOptions { shards: 2, whisper: "flush-interval = \"1h\"", cache: "", schemas: SCHEMAS };
     let mut node = NodeProcess::start_with("take-over", &options, WAL);
     let first_s = now_s() - 30_000;
-    let is_over = Arc::new(AtomicBool::new(false));
+    let run = Arc::new(Run::default());
     let senders: Vec<_> = (0..3)
         .map(|sender| {
-            let (to, is_over) = (node.line, Arc::clone(&is_over));
-            std::thread::spawn(move || send_connections(to, sender, first_s, &is_over))
+            let (to, run) = (node.line, Arc::clone(&run));
+            std::thread::spawn(move || send_connections(to, sender, first_s, &run))
         })
         .collect();
     let datagrams = {
-        let (to, is_over) = (node.udp, Arc::clone(&is_over));
-        std::thread::spawn(move || send_datagrams(to, first_s, &is_over))
+        let (to, run) = (node.udp, Arc::clone(&run));
+        std::thread::spawn(move || send_datagrams(to, first_s, &run))
     };
     for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(500));
+        run.wait_for_more();
         assert_eq!(node.take_over(), Some(0), "{}", node.log());
     }
-    std::thread::sleep(Duration::from_millis(300));
-    is_over.store(true, Ordering::Relaxed);
+    run.wait_for_more();
+    run.is_over.store(true, Ordering::Relaxed);
     let counts: Vec<u32> =
         senders.into_iter().map(|sender| sender.join().expect("a sender")).collect();
     let datagram_count = datagrams.join().expect("the sender of datagrams");
@@ -79,16 +106,13 @@ fn nothing_is_refused_or_lost_while_one_node_takes_over_from_another() {
     let mut check = |metric: &str, count: u32| {
         // The last ones may be on their way still.
         let mut found = Vec::new();
-        for _ in 0..100 {
+        comes_to_hold(|| {
             found = client.query(metric);
-            if found.len() >= count as usize {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            found.len() >= count as usize
+        });
         found.sort_unstable_by_key(|(time, _)| *time);
         let expected: Vec<(u32, f64)> = (0..count).map(|n| (first_s + n, f64::from(n))).collect();
-        assert!(count > 20, "{metric}: only {count} were sent");
+        assert!(count >= 4 * STEP, "{metric}: only {count} were sent");
         let times: HashSet<u32> = found.iter().map(|(time, _)| *time).collect();
         let missing: Vec<u32> = (0..count).filter(|n| !times.contains(&(first_s + n))).collect();
         assert!(

@@ -1,8 +1,8 @@
 //! Lines against carbon's own answers, and any bytes against the parser.
 //!
-//! `data/line.json` was recorded from carbon-cache 1.1.10 over TCP and UDP: the metric `M` of each
-//! input, its points, and whether the connection survived. Repeated:
-//! `cargo test --test line_vectors`; the made-up lines are the same in each run.
+//! `tests/data/line.json` was recorded from carbon-cache 1.1.10 over TCP and UDP: the metric `M` of
+//! each input, its points, and whether the connection survived. Repeated:
+//! `cargo test --test vectors line::`; the made-up lines are the same in each run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -105,7 +105,7 @@ fn recorded(points: &Value) -> Vec<(u32, f64)> {
 
 #[test]
 fn lines_are_read_as_carbon_reads_them() {
-    let data: Value = serde_json::from_str(include_str!("data/line.json")).unwrap();
+    let data: Value = serde_json::from_str(include_str!("../data/line.json")).unwrap();
     let (mut same, mut deviating) = (0, 0);
     for vector in data["vectors"].as_array().unwrap() {
         let id = vector["id"].as_str().unwrap();

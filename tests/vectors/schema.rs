@@ -1,7 +1,8 @@
 //! Schemas, aggregation rules and retentions against carbon's and go-carbon's own answers.
 //!
-//! `data/retention.json` was written by carbon 1.1.10 on Python 3.11 and by go-carbon's parser.
-//! Repeated: `cargo test --test schema_vectors`.
+//! `tests/data/retention.json` was written by carbon 1.1.10 on Python 3.11 and by go-carbon's
+//! parser.
+//! Repeated: `cargo test --test vectors schema::`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -17,7 +18,7 @@ const REFUSED_RETENTIONS: [&str; 1] = ["\u{661}\u{660}s:1d"];
 const ZERO_STEP_SCHEMA: &str = "S30-zero-precision";
 
 fn vectors(list: &str) -> Vec<Value> {
-    let data: Value = serde_json::from_str(include_str!("data/retention.json")).unwrap();
+    let data: Value = serde_json::from_str(include_str!("../data/retention.json")).unwrap();
     data[list].as_array().unwrap().clone()
 }
 

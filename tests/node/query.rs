@@ -1,13 +1,11 @@
 //! `carbyne query` on the real binary, against a running node and against strangers on its port.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
-use support::{NodeOptions, NodeProcess, wait_for};
+use crate::support::{NodeOptions, NodeProcess, closed_port, wait_for};
 
 /// A node that keeps its points in the cache.
 fn start(name: &str) -> NodeProcess {
@@ -95,9 +93,7 @@ fn announced_commands_work() {
 
 #[test]
 fn a_closed_port_is_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let (_socket, address) = closed_port();
     let err = format!(
         "carbyne: {address}: connect: Connection refused (os error 111); does a node run there?\n"
     );

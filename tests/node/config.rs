@@ -47,7 +47,7 @@ fn shipped_reference_is_the_table() {
         std::fs::write(path, config::reference()).unwrap();
     }
     let shipped = std::fs::read_to_string(path).unwrap();
-    let repeat = "WRITE_REFERENCE=1 cargo test --test config shipped_reference";
+    let repeat = "WRITE_REFERENCE=1 cargo test --test node config::shipped_reference";
     assert!(shipped == config::reference(), "tuning/carbyne.toml is not the table: {repeat}");
 
     let (from_reference, notices) = accepted(&shipped);

@@ -5,11 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
 use std::collections::BTreeSet;
 
+use crate::support::seeds::Chance;
+use crate::support::whisper_file::{Fetched, File, to_u64, to_usize};
 use carbyne::metric::point::Point;
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::{
@@ -17,7 +16,6 @@ use carbyne::whisper::{
     Update, migrate, overlay, resize,
 };
 use serde_json::Value;
-use whisper_file::{Fetched, File, to_u64, to_usize};
 
 /// Vectors that are not run, and why.
 const NOT_RUN: [(&str, &str); 3] = [
@@ -175,20 +173,20 @@ fn run_all(json: &str) -> (usize, Vec<String>) {
 
 #[test]
 fn named_vectors() {
-    let (ran, not_run) = run_all(include_str!("data/whisper.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper.json"));
     assert_eq!(ran, 106);
     assert_eq!(not_run, NOT_RUN.map(|(id, _)| id));
 }
 
 #[test]
 fn random_vectors() {
-    let (ran, not_run) = run_all(include_str!("data/whisper-fuzz.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper-fuzz.json"));
     assert_eq!((ran, not_run.len()), (200, 0));
 }
 
 #[test]
 fn random_batches() {
-    let (ran, not_run) = run_all(include_str!("data/whisper-batch.json"));
+    let (ran, not_run) = run_all(include_str!("../data/whisper-batch.json"));
     assert_eq!((ran, not_run.len()), (80, 0));
 }
 
@@ -220,7 +218,7 @@ fn cached_points_over_fetched_values() {
         ("lower-absmin", [Some(1.0), Some(7.0), Some(30.0), None, Some(50.0)]),
     ];
     let (mut ran, mut raised_count) = (0, 0);
-    for vector in vectors(include_str!("data/merge.json")) {
+    for vector in vectors(include_str!("../data/merge.json")) {
         let id = text(&vector["id"]);
         let (start_s, step_s) = (seconds(&vector["start"]), seconds_u32(&vector["step"]));
         // Nothing is rolled up without a method and a finest step; we always know both.
@@ -307,7 +305,7 @@ fn damaged_files() {
     ];
     let now_s = 1_700_000_000;
     let (mut read_alike, mut refused_alike) = (0, 0);
-    for vector in vectors(include_str!("data/corrupt.json")) {
+    for vector in vectors(include_str!("../data/corrupt.json")) {
         let id = text(&vector["id"]);
         let opened = File::open(base64(text(&vector["file_b64"])));
         if let Some((_, want)) = stricter.iter().find(|(other, _)| *other == id) {
@@ -334,27 +332,6 @@ fn damaged_files() {
     assert_eq!((read_alike, refused_alike, stricter.len()), (9, 13, 12));
 }
 
-/// splitmix64: a seed repeats a failure.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % bound
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
-
-    fn below_u32(&mut self, bound: u32) -> u32 {
-        u32::try_from(self.below(u64::from(bound))).unwrap()
-    }
-}
-
 const SHAPES: [&[(u32, u32)]; 4] = [
     &[(60, 5)],
     &[(10, 6), (60, 10)],
@@ -364,10 +341,10 @@ const SHAPES: [&[(u32, u32)]; 4] = [
 
 /// Overwrites a few bytes, mostly of the header and the first slots, with noise or with the
 /// numbers that break arithmetic, and now and then cuts or extends the file.
-fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+fn damage(bytes: &mut Vec<u8>, random: &mut Chance) {
     for _ in 0..=random.below(4) {
         let near = if random.below(3) > 0 { 88.min(bytes.len()) } else { bytes.len() };
-        let at = to_usize(random.below(to_u64(near - 4)));
+        let at = random.below(near - 4);
         let word = match random.below(5) {
             0 => [0; 4],
             1 => [0xff; 4],
@@ -383,18 +360,18 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
         }
     }
     match random.below(24) {
-        0 | 1 => bytes.truncate(to_usize(random.below(to_u64(bytes.len())))),
-        2 | 3 => bytes.resize(bytes.len() + to_usize(random.below(1_000)), 0xa5),
+        0 | 1 => bytes.truncate(random.below(bytes.len())),
+        2 | 3 => bytes.resize(bytes.len() + random.below(1_000), 0xa5),
         4 if random.below(8) == 0 => bytes.clear(),
         5 if random.below(8) == 0 => bytes[..18].copy_from_slice(b"whisper_compressed"),
         _ => {}
     }
 }
 
-fn some_points(random: &mut Random, now_s: u32) -> Vec<Point> {
-    let reach_s = [30, 600, 5_000, 100_000, now_s][to_usize(random.below(5))];
+fn some_points(random: &mut Chance, now_s: u32) -> Vec<Point> {
+    let reach_s = [30, 600, 5_000, 100_000, now_s][random.below(5)];
     let count = random.below(40);
-    let timestamp_s = |random: &mut Random| match random.below(8) {
+    let timestamp_s = |random: &mut Chance| match random.below(8) {
         0 => now_s.saturating_add(random.below_u32(reach_s)),
         1 => random.below_u32(u32::MAX),
         _ => now_s.saturating_sub(random.below_u32(reach_s)),
@@ -407,9 +384,9 @@ fn damaged_files_stay_within_bounds() {
     let (mut opened, mut refused, mut reasons) = (0_u32, 0_u32, BTreeSet::new());
     let mut job = Update::new();
     for seed in 0..20_000 {
-        let mut random = Random(seed);
+        let mut random = Chance::new(seed);
         let shape = SHAPES[to_usize(seed % 4)];
-        let now_s = [1_700_000_000, 90, u32::MAX][to_usize(random.below(3))];
+        let now_s = [1_700_000_000, 90, u32::MAX][random.below(3)];
         let mut file = File::create(shape, 0.3, Aggregation::ALL[to_usize(seed / 4 % 8)]);
         file.update_many(&mut job, &some_points(&mut random, now_s), now_s);
         let mut bytes = file.bytes;
@@ -437,7 +414,7 @@ fn damaged_files_stay_within_bounds() {
         }
         assert_eq!(file.bytes.len(), file_bytes, "seed {seed}");
         if seed % 16 == 0 {
-            let new = File::create(SHAPES[to_usize(random.below(4))], 0.5, Aggregation::Sum);
+            let new = File::create(SHAPES[random.below(4)], 0.5, Aggregation::Sum);
             let migrated = migrate(&file.bytes, &file.header, &new.header, now_s);
             assert_eq!(migrated.len(), new.bytes.len(), "seed {seed}");
             for how in [Resample::Keep, Resample::Aggregate(0.5)] {
@@ -469,8 +446,8 @@ fn damaged_files_stay_within_bounds() {
 #[test]
 fn noise_is_no_header() {
     for seed in 0..100_000 {
-        let mut random = Random(seed);
-        let mut bytes = vec![0; to_usize(random.below(240))];
+        let mut random = Chance::new(seed);
+        let mut bytes = vec![0; random.below(240)];
         bytes
             .iter_mut()
             .for_each(|byte| *byte = if random.below(2) == 0 { 0 } else { random.byte() });
@@ -479,7 +456,7 @@ fn noise_is_no_header() {
             bytes[8..16].copy_from_slice(&[0x3f, 0, 0, 0, 0, 0, 0, random.byte() % 20]);
         }
         let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
-        let file_bytes = random.below(u64::MAX);
+        let file_bytes = random.next();
         if let Ok(header) = Header::parse(head, file_bytes) {
             assert!(header.file_bytes() <= file_bytes, "seed {seed}");
             assert!(header.header_bytes() < header.file_bytes(), "seed {seed}");

@@ -14,6 +14,8 @@ use carbyne::wire::pickle::{
 };
 use serde_json::Value;
 
+use crate::support::seeds::Chance;
+
 /// Points by name, in order of arrival.
 type Stored = BTreeMap<Vec<u8>, Vec<(String, String)>>;
 
@@ -150,7 +152,7 @@ const REFUSED: &[(&str, FrameFault)] = &[
 
 #[test]
 fn captured_payloads_store_what_carbon_stored() {
-    let data = load(include_str!("data/pickle.json"));
+    let data = load(include_str!("../data/pickle.json"));
     let vectors = data["vectors"].as_array().unwrap();
     let (mut deviation_count, mut refused_count) = (0, 0);
     for vector in vectors {
@@ -193,7 +195,7 @@ fn captured_payloads_store_what_carbon_stored() {
 
 #[test]
 fn bad_items_are_counted() {
-    let data = load(include_str!("data/pickle.json"));
+    let data = load(include_str!("../data/pickle.json"));
     for (id, want) in [
         ("py3-proto2", 0),
         ("none-value", 1),
@@ -212,7 +214,7 @@ fn bad_items_are_counted() {
 
 #[test]
 fn frames_of_carbon_relay() {
-    let data = load(include_str!("data/relay.json"));
+    let data = load(include_str!("../data/relay.json"));
     let frames = data["pickle"]["frames"].as_array().unwrap();
     assert_eq!(frames.len(), 1);
     let frame = unhex(frames[0]["hex"].as_str().unwrap());
@@ -236,23 +238,6 @@ fn frames_of_carbon_relay() {
     }
     assert!(got.next().is_none());
     assert_eq!(line_count, 10);
-}
-
-/// A small generator of reproducible noise (xorshift64*).
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(bits).unwrap() % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
 }
 
 /// Decodes with a decoder that has seen other frames, and with a new one: same answer, in bounds.
@@ -284,8 +269,8 @@ fn survive(used: &mut PickleDecoder, frame: &[u8]) {
 
 #[test]
 fn prefixes_and_mutations_do_no_harm() {
-    let data = load(include_str!("data/pickle.json"));
-    let mut noise = Noise(0x00c0_ffee);
+    let data = load(include_str!("../data/pickle.json"));
+    let mut noise = Chance::new(0x00c0_ffee);
     let mut used = PickleDecoder::new();
     for vector in data["vectors"].as_array().unwrap() {
         let frame = unhex(vector["payload_hex"].as_str().unwrap());
@@ -316,7 +301,7 @@ fn prefixes_and_mutations_do_no_harm() {
 fn random_opcodes_do_no_harm() {
     const OPCODES: &[u8] = b"(.012NI\x88\x89KJMLGFSTUVX\x8cCB]lae)t\x85\x86\x87}dsu\x8f\x90\x91\
         pqrghj\x94\x80\x95\x00\x01\x02\x03\n'";
-    let mut noise = Noise(0xdead_beef);
+    let mut noise = Chance::new(0xdead_beef);
     let mut used = PickleDecoder::new();
     for _ in 0..100_000 {
         let length = 1 + noise.below(60);
@@ -465,7 +450,7 @@ fn large_frames_of_real_senders_fit() {
 
 #[test]
 fn steady_state_keeps_its_buffers() {
-    let data = load(include_str!("data/relay.json"));
+    let data = load(include_str!("../data/relay.json"));
     let frame = unhex(data["pickle"]["frames"][0]["hex"].as_str().unwrap());
     let mut decoder = PickleDecoder::new();
     assert_eq!(decoder.arena_bytes(), 0);

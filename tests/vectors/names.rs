@@ -1,7 +1,8 @@
 //! Metric names against carbon's own answers, and their properties over made-up names.
 //!
-//! `data/paths.json` was written by carbon 1.1.10: what it stores each name as and in which file.
-//! Repeated: `cargo test --test names_vectors`; the made-up names are the same in each run.
+//! `tests/data/paths.json` was written by carbon 1.1.10: what it stores each name as and in which
+//! file.
+//! Repeated: `cargo test --test vectors names::`; the made-up names are the same in each run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -46,7 +47,7 @@ fn without_directory(path: &str) -> String {
 
 #[test]
 fn files_are_carbons() {
-    let data: Value = serde_json::from_str(include_str!("data/paths.json")).unwrap();
+    let data: Value = serde_json::from_str(include_str!("../data/paths.json")).unwrap();
     let (mut same, mut refused, mut settled) = (0, 0, 0);
     for vector in data["vectors"].as_array().unwrap() {
         let text = |key: &str| vector[key].as_str().unwrap();

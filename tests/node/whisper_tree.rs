@@ -3,18 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::whisper_file::File;
 use carbyne::metric::point::Point;
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::Update;
-use whisper_file::File;
 
 const NOW_S: u32 = 1_700_000_000;
 
