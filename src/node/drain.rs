@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signal_hook::consts::SIGUSR1;
 
-use crate::sys::files::{LockState, look_at_lock};
+use crate::sys::lock::{LockState, look_at_lock};
 use crate::sys::process::send_signal;
 
 /// No node runs: EX_UNAVAILABLE of sysexits.h.

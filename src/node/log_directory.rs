@@ -14,7 +14,7 @@ use crate::node::plan::Sizes;
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
-use crate::sys::files::{DirectoryLock, lock_directory};
+use crate::sys::lock::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
 use crate::sys::process;
 use crate::tasks::checkpoint::{self, CheckpointAsker, Request};

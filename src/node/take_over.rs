@@ -12,7 +12,7 @@ use signal_hook::consts::SIGUSR2;
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
-use crate::sys::files::{LockState, look_at_lock};
+use crate::sys::lock::{LockState, look_at_lock};
 use crate::sys::process::send_signal;
 
 /// Time between two looks at the lock.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use crate::limits::FILE_SYSTEMS_MAX;
-use crate::sys::files::identify;
+use crate::sys::at::identify;
 
 /// One file system, as somebody met it.
 ///

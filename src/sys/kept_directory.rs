@@ -49,7 +49,9 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::sys::files::{Layout, Tree, c_path};
+    use crate::sys::at::c_path;
+    use crate::sys::files::Tree;
+    use crate::sys::new_file::Layout;
 
     #[test]
     fn a_directory_is_kept_until_it_is_forgotten_or_removed() {

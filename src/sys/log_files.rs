@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::files::{make_directories, reserve};
+use crate::sys::new_file::{make_directories, reserve};
 
 /// What a write must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,25 @@
-//! A new file in an open directory: under its name complete or not at all.
+//! New files and directories: under their name complete or not at all.
 //!
-//! It is made without a name (`O_TMPFILE`) and linked when all is in it that is to be there first;
+//! A file is made without a name (`O_TMPFILE`) and linked when all is in it that is to be there first;
 //! on file systems that cannot do that, under a name that no Graphite program reads, and renamed.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::files::{FileIdentity, how, open_raw, remove, rename_new};
+use crate::sys::at::{FileIdentity, how, open_raw, remove, rename_new};
+
+/// How new files are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Space is reserved up front; a full disk shows at creation.
+    Reserved,
+    /// Only written parts take space.
+    Sparse,
+}
 
 /// Makes a file that appears when `fill` has given it all it is to have.
 pub(super) fn create_in<F: Fn(&File) -> io::Result<FileIdentity>>(
@@ -101,13 +111,55 @@ fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
     }
 }
 
+/// Gives a file this length with blocks of its own, or only the length where that is not possible.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
+    // SAFETY: plain numbers and a descriptor that is open for the call.
+    let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS) => file.set_len(bytes),
+        _ => Err(error),
+    }
+}
+
+/// Makes a directory that is missing, with those it is in. Each that is made stays after a loss of
+/// power.
+pub fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != path {
+        make_directories(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// Whether there is no room, which may be different later.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::sys::files::{FileIdentity, identify};
+    use crate::sys::at::identify;
 
     #[test]
     fn a_file_gets_its_name_with_all_that_is_in_it_and_takes_nobody_elses() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
-use crate::sys::files::{is_full, make_directories};
+use crate::sys::new_file::{is_full, make_directories};
 
 /// glommio refuses to start a core below this.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::metric::series::{Aggregation, Retention, SeriesSpec};
 use crate::schema::retention::read_as_whisper;
-use crate::sys::files;
+use crate::sys::new_file;
 use crate::whisper::Header;
 
 use super::args::{Args, flag, value};
@@ -113,7 +113,7 @@ fn write(mut file: &File, header: &Header, room: Room) -> io::Result<()> {
     match room {
         Room::Written => {}
         Room::Sparse => file.set_len(bytes)?,
-        Room::Reserved => files::reserve(file, bytes)?,
+        Room::Reserved => new_file::reserve(file, bytes)?,
     }
     let mut head = Vec::new();
     header.encode(&mut head);

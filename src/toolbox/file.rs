@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::limits::TOOL_FILE_BYTES_MAX;
-use crate::sys::files::try_lock;
+use crate::sys::lock::try_lock;
 use crate::whisper::{
     Fetch, HEADER_BYTES_MAX, Header, HeaderError, Outcome, Step, Update, WholeFile,
 };

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::sys::files::{try_lock, try_lock_soon};
+use crate::sys::lock::{try_lock, try_lock_soon};
 
 use super::file::{Held, Refusal, refuse};
 
