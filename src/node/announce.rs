@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Config;
-use crate::node::plan::Sizes;
+use crate::node::sizes::Sizes;
 
 /// Says where everything listens and how to try it.
 pub(crate) fn announce(config: &Config, sizes: &Sizes, listening: &[(&'static str, SocketAddr)]) {

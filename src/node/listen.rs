@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::config::{Config, Listener, listen_address};
-use crate::node::plan::Sizes;
+use crate::node::sizes::Sizes;
 use crate::sys::port_group::{PortKind, give_to_all, give_to_youngest, members};
 use crate::sys::socket::{Sharing, bind_datagrams, bind_listeners};
 use crate::tasks::core::Speech;

@@ -10,7 +10,7 @@ use rtrb::RingBuffer;
 use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::node::log_note;
-use crate::node::plan::Sizes;
+use crate::node::sizes::{LogSizes, Sizes};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
@@ -22,57 +22,6 @@ use crate::tasks::commit::LogPlan;
 use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder, Recovered};
 use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};
-
-/// Least length of a segment: a commit with everything that receivers may bring at once.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-
-/// Least files of a shard: some to write to, some to give up meanwhile, and the reserve.
-const SEGMENTS_MIN: u64 = 8;
-
-/// The buffers of a core's log take a part of its memory: at most twice the limit for each of two
-/// buffers of points and of names.
-pub(crate) const BUFFERS: usize = 8;
-
-/// Least and greatest limit of a buffer: what one read of 256 KiB brings in the least, and two
-/// commits' worth at the most.
-const BUFFER_BYTES_MIN: usize = 512 << 10;
-const BUFFER_BYTES_MAX: usize = 2 << 20;
-
-/// A core gets so much of its budget for one of the buffers.
-const BUFFER_SHARE: usize = 64;
-
-/// The lengths of a shard's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogSizes {
-    pub(crate) segment_bytes: u32,
-    pub(crate) segments_max: u32,
-    pub(crate) buffer_bytes: usize,
-}
-
-impl LogSizes {
-    /// Fits the log of each of so many shards, with so much memory, into the configured size.
-    pub(crate) fn of(config: &Config, shards: usize, budget: usize) -> Result<LogSizes, String> {
-        let share = config.wal.max_size / shards as u64;
-        if share < SEGMENTS_MIN * SEGMENT_BYTES_MIN {
-            let least = (SEGMENTS_MIN * SEGMENT_BYTES_MIN * shards as u64) >> 20;
-            let given = config.wal.max_size >> 20;
-            return Err(format!(
-                "[wal] max-size of {given} MiB is too small for {shards} shards: at least \
-                 {least} MiB"
-            ));
-        }
-        let segment_bytes = config.wal.segment_size.min(share / SEGMENTS_MIN);
-        let segment_bytes = segment_bytes - segment_bytes % BLOCK_BYTES as u64;
-        let segments_max = share / segment_bytes;
-        let buffer_bytes = (budget / BUFFER_SHARE).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
-        let half = usize::try_from(segment_bytes / 2).expect("a segment is below 4 GiB");
-        Ok(LogSizes {
-            segment_bytes: u32::try_from(segment_bytes).expect("the configuration limits it"),
-            segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
-            buffer_bytes: buffer_bytes.min(half),
-        })
-    }
-}
 
 /// The log directory at the start.
 pub(crate) struct NodeLog {

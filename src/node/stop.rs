@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
 use crate::fatal::Fatal;
-use crate::node::Node;
 use crate::node::drain::NOTHING_LEFT;
+use crate::node::running::Node;
 use crate::stats::{Counters, Receiver};
 use crate::tasks::core::{Order, Report};
 
