@@ -6,12 +6,13 @@ use crate::limits::TOOL_POINTS_MAX;
 use crate::metric::point::Point;
 use crate::whisper::{Bases, Update};
 
-use super::args::{Args, flag, value};
-use super::file::{Access, Held};
-use super::json::Json;
-use super::{Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::file::{Access, Held};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const UPDATE: Subcommand = Subcommand {
+pub(crate) const UPDATE: Subcommand = Subcommand {
     name: "update",
     help: "\
 Usage: carbyne whisper update [--now TIME] [--json] FILE [TIME:VALUE...]

@@ -11,12 +11,16 @@ use crate::query;
 use crate::sys::local_time;
 use crate::whisper::{Fetch, WholeFile, overlay};
 
-use super::args::{Args, flag, value};
-use super::file::Opened;
-use super::info::archive_fields;
-use super::{Failure, Session, Subcommand, file, json, python};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::commands::info::archive_fields;
+use crate::toolbox::file;
+use crate::toolbox::file::Opened;
+use crate::toolbox::output::json;
+use crate::toolbox::output::python;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const FETCH: Subcommand = Subcommand {
+pub(crate) const FETCH: Subcommand = Subcommand {
     name: "fetch",
     help: "\
 Usage: carbyne whisper fetch [OPTION...] FILE
@@ -49,7 +53,7 @@ Prints the values of a range of time from the archive that reaches back far enou
     run: fetch,
 };
 
-pub(super) const DUMP: Subcommand = Subcommand {
+pub(crate) const DUMP: Subcommand = Subcommand {
     name: "dump",
     help: "\
 Usage: carbyne whisper dump [OPTION...] FILE
