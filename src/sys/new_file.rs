@@ -1,7 +1,7 @@
-//! New files and directories: under their name complete or not at all.
+//! New files and directories: each appears under its name complete or not at all.
 //!
-//! A file is made without a name (`O_TMPFILE`) and linked when all is in it that is to be there first;
-//! on file systems that cannot do that, under a name that no Graphite program reads, and renamed.
+//! A file is made without a name (`O_TMPFILE`), filled, and linked. File systems without
+//! `O_TMPFILE` get it under a name that no Graphite program reads, and then renamed.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;

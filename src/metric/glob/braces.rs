@@ -7,7 +7,7 @@
 
 use crate::limits::{GLOB_ALTERNATIVES_MAX, GLOB_EXPANDED_BYTES_MAX};
 
-use super::GlobError;
+use super::error::GlobError;
 
 /// What the segments of a pattern may still come to.
 #[derive(Debug)]

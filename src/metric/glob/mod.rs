@@ -25,78 +25,21 @@
 //!
 //! A tree is walked with a [`State`], one step a segment; [`Glob::literals`] says where a look at a
 //! few names does instead of a list of all. Nothing here allocates once a pattern is read, and
-//! nothing takes longer than [`GLOB_EXPANDED_BYTES_MAX`] steps for each byte of a name: within a
-//! segment only the place of its last `*` is ever tried again.
+//! nothing takes longer than [`crate::limits::GLOB_EXPANDED_BYTES_MAX`] steps for each byte of a
+//! name: within a segment only the place of its last `*` is ever tried again.
 
 mod braces;
+mod error;
 mod wild;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
-use crate::limits::{
-    GLOB_ALTERNATIVES_MAX, GLOB_BYTES_MAX, GLOB_EXPANDED_BYTES_MAX, GLOB_SEGMENTS_MAX,
-};
+use crate::limits::{GLOB_BYTES_MAX, GLOB_SEGMENTS_MAX};
 
 use braces::Room;
+pub use error::GlobError;
 use wild::{Text, Wild};
-
-/// Why a pattern is refused; `at` counts bytes from its beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GlobError {
-    /// No segment that could match anything.
-    Empty,
-    /// More than [`GLOB_BYTES_MAX`] bytes: so many.
-    TooLong(usize),
-    /// No UTF-8 from here on.
-    InvalidUtf8 {
-        /// The first byte that belongs to no character.
-        at: usize,
-    },
-    /// More than [`GLOB_SEGMENTS_MAX`] segments.
-    TooDeep {
-        /// Where the first that is too many begins.
-        at: usize,
-    },
-    /// Segments and braces that come to more than [`GLOB_ALTERNATIVES_MAX`] texts.
-    TooManyAlternatives {
-        /// The byte with which they do, or the segment that begins there.
-        at: usize,
-    },
-    /// Braces that come to more than [`GLOB_EXPANDED_BYTES_MAX`] bytes.
-    TooMuchText {
-        /// The byte with which they do.
-        at: usize,
-    },
-}
-
-impl fmt::Display for GlobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GlobError::Empty => f.write_str("the pattern is empty"),
-            GlobError::TooLong(bytes) => {
-                write!(f, "the pattern has {bytes} bytes, more than {GLOB_BYTES_MAX}")
-            }
-            GlobError::InvalidUtf8 { at } => write!(f, "not UTF-8 at byte {at}"),
-            GlobError::TooDeep { at } => {
-                write!(f, "more than {GLOB_SEGMENTS_MAX} segments at byte {at}")
-            }
-            GlobError::TooManyAlternatives { at } => {
-                write!(f, "braces of more than {GLOB_ALTERNATIVES_MAX} alternatives at byte {at}")
-            }
-            GlobError::TooMuchText { at } => {
-                write!(
-                    f,
-                    "braces of more than {GLOB_EXPANDED_BYTES_MAX} bytes of text at byte {at}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for GlobError {}
 
 /// A pattern, read.
 #[derive(Debug, Clone)]
