@@ -20,10 +20,11 @@
 //! old segments <-- tasks/checkpoint (syncs the files) <-- their points are confirmed
 //! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
 //! ```
-//! Bytes are parsed where they arrive, the name is made canonical and hashed once, and the point
-//! goes to the core that owns the name: into its cache at once, or into the batch for it. From
-//! when its owner has it, it is readable; it stays readable from memory until its write is
-//! confirmed, and in the log until its file is on stable storage.
+//! The core that receives the bytes parses them and makes the name canonical. With several shards
+//! it hashes the name (xxh3) to find the owner, and puts the point into its own cache or into the
+//! batch for the other core. The owner's cache finds the metric by a keyed hash of its own. From
+//! then on the point is readable: from memory until its write is confirmed, and it stays in the log
+//! until its file is on stable storage.
 //!
 //! # Code map, in reading order
 //! | module | owns |

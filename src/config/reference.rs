@@ -4,7 +4,7 @@ use super::Config;
 use super::settings::{Origin, default_value};
 use super::table::{Key, SECTIONS, Section, SectionStatus, Status};
 
-/// The commented reference, as shipped. A test holds it equal to [`reference`].
+/// The commented reference, as shipped. A test holds it equal to [`reference()`].
 pub const REFERENCE: &str = include_str!("../../tuning/carbyne.toml");
 
 /// Columns of the reference's comments.

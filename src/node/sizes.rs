@@ -2,7 +2,7 @@
 //! the machine.
 
 use crate::config::{Config, SyncMode};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINKS_BYTES};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINKS_BYTES, READ_BYTES};
 use crate::node::machine::{Budget, Machine, Processors};
 use crate::shard::LINKS_PERCENT;
 use crate::shard::memory::Share;
@@ -14,25 +14,25 @@ const CORE_BUDGET_MIN: usize = 8 << 20;
 /// Descriptors per core beside its connections: rings, listeners, files of the batch in work.
 const CORE_DESCRIPTORS: u64 = 128;
 
-/// Least length of a segment: a commit with everything that receivers may bring at once.
+/// Least length of a segment: it holds the largest commit.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
-/// Least files of a shard: some to write to, some to give up meanwhile, and the reserve.
+/// Least number of files of a shard: some being written, some waiting for deletion, the reserve.
 const SEGMENTS_MIN: u64 = 8;
 
-/// The buffers of a core's log take a part of its memory: at most twice the limit for each of two
-/// buffers of points and of names.
+/// Buffers in the memory of a core's log: two of points and two of names, and each may grow to
+/// twice its limit.
 const BUFFERS: usize = 8;
 
-/// Least and greatest limit of a buffer: what one read of 256 KiB brings in the least, and two
-/// commits' worth at the most.
-const BUFFER_BYTES_MIN: usize = 512 << 10;
+/// Least and greatest limit of a buffer. The least holds the points of one read ([`READ_BYTES`]),
+/// the greatest those of two commits.
+const BUFFER_BYTES_MIN: usize = 4 * READ_BYTES;
 const BUFFER_BYTES_MAX: usize = 2 << 20;
 
-/// A core gets so much of its budget for one of the buffers.
+/// The budget of a core divided by the limit of one buffer.
 const BUFFER_SHARE: usize = 64;
 
-/// Numbers every core's plan is made from.
+/// What the plans of all cores are derived from.
 #[derive(Debug, Clone)]
 pub(crate) struct Sizes {
     /// The processor of each shard.
@@ -116,7 +116,7 @@ pub(crate) struct LogSizes {
 }
 
 impl LogSizes {
-    /// Fits the log of each of so many shards, with so much memory, into the configured size.
+    /// Divides the configured log size among the shards; `budget` is the memory of one core.
     pub(crate) fn of(config: &Config, shards: usize, budget: usize) -> Result<LogSizes, String> {
         let share = config.wal.max_size / shards as u64;
         if share < SEGMENTS_MIN * SEGMENT_BYTES_MIN {

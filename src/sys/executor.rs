@@ -11,7 +11,7 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle}
 /// A running core; joining returns when its main future has ended.
 pub type CoreHandle = glommio::ExecutorJoinHandle<()>;
 
-/// A task of this core. Dropping it cancels it; see [`detach`].
+/// A task of this core. Dropping it cancels it; after `detach` it runs to its end.
 pub type Task<T> = glommio::Task<T>;
 
 /// Memory that glommio registers with the kernel for its own file I/O, which we do not use; its
@@ -114,14 +114,14 @@ pub fn spawn_bulk<T: 'static>(future: impl Future<Output = T> + 'static) -> Task
     glommio::spawn_local_into(future, queue).expect("the queue lives as long as the executor")
 }
 
-/// Whether a task that has something to take may do so now: the core's turn is not over, and nobody
-/// has waited longer. Otherwise it is to [`wait_for_turn`].
+/// Whether a task may take work now: the core's turn is not over, and no task has waited longer.
+/// Otherwise the task must [`wait_for_turn`].
 pub fn may_take() -> bool {
     TAKERS.with(Takers::is_empty) && !is_turn_over()
 }
 
-/// Waits for the core's turn to take something, which is to be done at once then. Not to be
-/// cancelled: others wait behind.
+/// Waits for the turn of this task to take work, which must follow at once. Must not be cancelled:
+/// other tasks wait behind it.
 pub async fn wait_for_turn() {
     let number = TAKERS.with(Takers::come);
     let mut is_new = true;

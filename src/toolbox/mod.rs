@@ -6,8 +6,8 @@
 //! line that makes no sense.
 //!
 //! A command is one [`Subcommand`] in a file below [`commands`] with its name. It reads its
-//! arguments ([`args`]), opens files ([`file`]), calls [`crate::whisper`] on bytes in memory, and
-//! prints ([`output`]). Blocking calls are fine: nothing else runs in the process.
+//! arguments ([`args`]), opens files ([`mod@file`]), calls [`crate::whisper`] on bytes in memory,
+//! and prints ([`output`]). Blocking calls are fine: nothing else runs in the process.
 //!
 //! `find`, `verify` and `resize` take whole trees ([`tree`]). `find` prints paths in order; the
 //! other two print findings as they come, in no order, and a summary at the end.
