@@ -39,22 +39,22 @@ use machine::Machine;
 use rules::RuleFiles;
 use running::{CoreLine, Node};
 use sizes::Sizes;
-use take_over::Former;
+use take_over::Predecessor;
 
-/// Orders that may be under way to one core.
+/// Orders queued for one core at most.
 const ORDERS_MAX: usize = 16;
 
-/// What the main thread is told of. SIGUSR1 asks for a drain, SIGUSR2 is go-carbon's dump and stop.
+/// Signals that the main thread handles. SIGUSR1 drains; SIGUSR2 is go-carbon's dump and stop.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR2, SIGUSR1, SIGHUP];
 
-/// Descriptors a node needs beside those of its connections.
+/// File descriptors that a node needs beside those of its connections.
 const DESCRIPTORS_RESERVED: u64 = 1_024;
 
 /// Both lines to each core.
 type Lines = (Vec<CoreLine>, Vec<AdminLine>);
 
-/// Runs a node until it is told to stop. With `takes_over`, from the node that runs on the same
-/// data directory, which is stopped.
+/// Runs a node until a signal stops it. With `takes_over`, it first stops the node that runs on the
+/// same data directory and takes its place.
 pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode {
     if let Err(error) = logging::start(&config.logging) {
         let _ = writeln!(std::io::stderr(), "carbyne: open the log file: {error}");
@@ -65,8 +65,8 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
         log::warn!("{notice}");
     }
     let open_files = preflight(config);
-    let former = if takes_over { Former::find(config) } else { None };
-    let early_lock = former.is_none().then(|| lock(config));
+    let predecessor = if takes_over { Predecessor::find(config) } else { None };
+    let early_lock = predecessor.is_none().then(|| lock(config));
     let mut rule_files = RuleFiles::of(config);
     let rules = match rule_files.load() {
         Ok((rules, texts)) => {
@@ -75,19 +75,19 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
         }
         Err(errors) => {
             errors.iter().for_each(|error| log::error!("{error}"));
-            die(Fatal::Config, "the rules for new files cannot be used")
+            die(Fatal::Config, "the rules for new files have errors")
         }
     };
     let sizes = Sizes::of(config, &Machine::found(), open_files)
         .unwrap_or_else(|error| die(Fatal::Config, &error));
-    let sharing = if former.is_some() { Sharing::Wanted } else { Sharing::Refused };
+    let sharing = if predecessor.is_some() { Sharing::Wanted } else { Sharing::Refused };
     let sockets =
         listen::bind(config, &sizes, sharing).unwrap_or_else(|error| die(Fatal::Listen, &error));
     if let Err(text) = log_directory::examine(config) {
         die(Fatal::Preflight, &text);
     }
-    if let Some(former) = former {
-        former.end(&config.whisper.data_dir);
+    if let Some(predecessor) = predecessor {
+        predecessor.end(&config.whisper.data_dir);
         sockets.be_alone();
     }
     let lock = early_lock.unwrap_or_else(|| lock(config));
@@ -101,7 +101,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     node.recover();
     node.order_all(|| Order::Serve);
     let mut early = None;
-    // Some cores receive already.
+    // A signal may come while some cores receive already.
     node.wait_for_all(&Report::Ready, |signal| early = early.or(Some(signal)));
     let admin_socket = admin::start(&config.common.admin_socket, admin_lines);
     announce::announce(config, &sizes, &announced);
@@ -110,7 +110,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     stop::stop(node, signal, config.whisper.enabled)
 }
 
-/// Has the node that runs on the configured data directory write everything out and stop.
+/// Makes the running node of the configured data directory write every point and stop.
 pub fn drain(config: &Config, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let status = drain::drain(&config.whisper.data_dir, out, err);
     status.map_or(ExitCode::FAILURE, ExitCode::from)

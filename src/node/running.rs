@@ -18,13 +18,13 @@ use crate::sys::executor::CoreHandle;
 use crate::sys::lock::DirectoryLock;
 use crate::tasks::core::{Order, Report};
 
-/// How often the schema files are looked at for changes.
+/// Time between two checks of the schema files for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A clock this far behind the last point of the log is wrong, or was.
+/// A clock this far behind the last point of the log is wrong, or was when the point arrived.
 const CLOCK_BEHIND_S: u32 = 600;
 
-/// The node tells of a clock this far ahead of the last point of the log.
+/// The node warns of a clock this far ahead of the last point of the log.
 const CLOCK_AHEAD_S: u32 = 7 * 86_400;
 
 /// How long a start waits for a clock that is behind the log to be set, and how often it looks.
@@ -44,13 +44,13 @@ pub(crate) struct Node {
     pub(crate) reports: Receiver<Report>,
     pub(crate) log: Option<NodeLog>,
     pub(crate) lock: DirectoryLock,
-    /// Cores that need nothing of earlier runs any more.
+    /// Cores that have released the segments of earlier runs.
     pub(crate) released_count: usize,
 }
 
 impl Node {
-    /// Reads what earlier runs left in the log, before anything is received. A signal ends the
-    /// process at once: nothing is lost, and the next start reads it again.
+    /// Replays the log of earlier runs before anything is received. A signal ends the process at
+    /// once: nothing is lost, the next start replays again.
     pub(crate) fn recover(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         let reports = &self.reports;
@@ -62,16 +62,16 @@ impl Node {
                 std::process::exit(0);
             }
         });
-        // One core counts them.
+        // The first core counts the lost points of all.
         let lost_points = Cell::new(recovered.lost_points);
         self.order_all(|| Order::InheritanceRead(lost_points.take()));
         self.wait_for_all(&Report::Recovered, |_| std::process::exit(0));
         self.wait_for_clock(recovered.last_arrived_s);
     }
 
-    /// Receives nothing while the clock is far behind the last point of the log: most likely it is
-    /// about to be set. Points of the log are written meanwhile, at the age they had when they
-    /// came, whatever the clock says. After a minute the clock is believed.
+    /// Waits up to [`CLOCK_WAIT`] while the clock is far behind the last point of the log: most
+    /// likely it will be set soon. Points of the log are written meanwhile; their age counts from
+    /// their arrival, not from the clock.
     fn wait_for_clock(&mut self, last_arrived_s: u32) {
         let begun = Instant::now();
         let behind_s = || last_arrived_s.saturating_sub(clock::now_s());
@@ -91,7 +91,7 @@ impl Node {
                 is_told = true;
             }
             if begun.elapsed() >= CLOCK_WAIT {
-                log::warn!("the clock is still behind the log, going on with what it says");
+                log::warn!("the clock is still behind the log, starting with it");
                 return;
             }
             match self.reports.recv_timeout(CLOCK_PAUSE) {
@@ -144,7 +144,7 @@ impl Node {
         }
     }
 
-    /// Deletes the logs of earlier runs when no core needs them any more.
+    /// Deletes the segments of earlier runs when every core has released them.
     fn drop_inheritance(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         if self.released_count == self.cores.len() && log.drop_inheritance() {
@@ -162,17 +162,17 @@ impl Node {
             }
             Err(errors) => {
                 errors.iter().for_each(|error| log::error!("{error}"));
-                log::error!("rules for new files not usable, the old ones stay");
+                log::error!("rules for new files have errors, the old ones stay");
             }
         }
     }
 
-    /// Gives every core an order. A core that has not taken the last sixteen hangs: it is named in
-    /// the log, and only a second signal ends such a node.
+    /// Sends every core an order. A core that has not taken the last sixteen hangs: the log says
+    /// so, and only a second signal ends such a node.
     pub(crate) fn order_all(&mut self, order: impl Fn() -> Order) {
         for core in &mut self.cores {
             if core.orders.push(order()).is_err() {
-                log::warn!("a core does not take orders");
+                log::warn!("a core does not respond");
             }
             core.bell.ring();
         }
