@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use io_uring::types::OpenHow;
 
-/// What tells a file apart from another one under the same name.
+/// Distinguishes a file from another one under the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
     /// The device that its file system is on.
@@ -18,14 +18,13 @@ pub struct FileIdentity {
     pub bytes: u64,
     /// A regular file; directories and devices are not.
     pub is_regular: bool,
-    /// Stands for the time of the last change of the file or of its attributes, which no program
-    /// can set back: another one after every change.
+    /// Hash of the inode change time, which no program can set back: differs after every change.
     pub changed: u32,
 }
 
-/// What the open file is.
+/// The identity of an open file.
 pub fn identify(file: &impl AsRawFd) -> io::Result<FileIdentity> {
-    // Not `File::metadata`, which asks for more, by `statx`: this is done for every update.
+    // Not `File::metadata`: its `statx` costs more, and every update calls this.
     // SAFETY: an all-zero stat is a valid one.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open for the call, and the struct is the kernel's to fill.
@@ -42,8 +41,7 @@ pub fn identify(file: &impl AsRawFd) -> io::Result<FileIdentity> {
     })
 }
 
-/// 32 bits of a time: two times in a row are told apart for sure, any two but for one pair in four
-/// billions.
+/// 32 bits of a time: consecutive times always differ, any two with a chance of 1 to 2^-32.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

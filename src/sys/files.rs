@@ -43,7 +43,7 @@ impl Tree {
         let root = OwnedFd::from(File::open(directory)?);
         let resolve = if follow_symlinks { 0 } else { RESOLVE_BENEATH } | RESOLVE_NO_MAGICLINKS;
         let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY;
-        // A read after a write would change the access time and with it the inode: a tenth of an
+        // Without `O_NOATIME` a read after a write changes the inode: a tenth of the cost of an
         // update.
         let quiet = how(flags | libc::O_NOATIME, 0, resolve);
         let how_to_foreign = how(flags, 0, resolve);
@@ -51,21 +51,21 @@ impl Tree {
         Ok(Tree { root, resolve, how: quiet, how_to_foreign, how_beside, newcomers: None })
     }
 
-    /// Tells of each file system that it makes something on from now on, before that.
+    /// Registers each file system with `newcomers` before the first change on it.
     pub fn telling(self, newcomers: Option<Newcomers>) -> Tree {
         Tree { newcomers, ..self }
     }
 
-    /// To be called before the first write to an open file with this path and device: tells of its
-    /// file system. An error says that it must not be written.
+    /// Registers the file system of an open file with this path and device; must be called before
+    /// the first write. After an error the file must not be written.
     pub fn meet(&self, path: &CStr, device: u64) -> io::Result<()> {
         let Some(newcomers) = &self.newcomers else { return Ok(()) };
         newcomers.meet(device, || {
             let (parent, _) = split(path);
             let place = place_of(parent);
             let parent = if parent.is_empty() { c".".to_owned() } else { c_path(parent) };
-            // Rather the directory, since an open file keeps its space when it is deleted; but the
-            // file's name may be a link to elsewhere.
+            // The directory is preferred: an open file would keep its space after a deletion. But
+            // the file's name may be a link to another file system.
             let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
             for path in [&parent, path] {
                 let Ok(file) = self.open_at(path, &how(flags, 0, self.resolve)) else { continue };
@@ -111,26 +111,26 @@ impl Tree {
     pub fn keep_parent(&self, kept: &mut KeptDirectory, path: &CStr) {
         let (parent, _) = split(path);
         let how = how(libc::O_PATH | libc::O_DIRECTORY, 0, self.resolve);
-        // What hinders it shows when the file is opened by its path.
+        // An error shows again when the file is opened by its path.
         if let Ok(descriptor) = self.open_at(&c_path(parent), &how) {
             kept.keep(parent, descriptor);
         }
     }
 
-    /// As [`Tree::open_file`], and does not go the whole path if the file's directory is kept.
+    /// Like [`Tree::open_file`], but opens by name if the file's directory is kept.
     pub fn open_beside(&self, kept: &KeptDirectory, path: &CStr) -> io::Result<File> {
         if let Some((parent, name)) = kept.split(path)
             && let Ok(file) = open_raw(parent.as_raw_fd(), name, &self.how_beside)
         {
             return Ok(File::from(file));
         }
-        // A link perhaps, or another user's file, or there is none: the path decides.
+        // It is missing, a link, or another user's file: the path decides.
         self.open_file(path)
     }
 
-    /// Creates a file of `bytes` bytes, zero but for what `write` writes, with its directories; its
-    /// file system is told of before. Fails with `AlreadyExists` if the name is taken; never leaves
-    /// a part of it. The parent is kept open in `kept` for the next file.
+    /// Creates a file of `bytes` bytes, zero except where `write` writes, and its directories,
+    /// after registering the file system. Fails with `AlreadyExists` if the name is taken; never
+    /// leaves an incomplete file. `kept` keeps the parent open for the next file.
     pub fn create_file(
         &self,
         kept: &mut KeptDirectory,
@@ -141,7 +141,7 @@ impl Tree {
     ) -> io::Result<(File, FileIdentity)> {
         let (parent_path, name) = split(path);
         let fill = |file: &File| {
-            // Before the writes, since the first one after a look at the times must change them.
+            // Before the writes: the next one then changes the time of change.
             let identity = identify(file)?;
             self.meet_new(file, identity.device, parent_path)?;
             match layout {
@@ -161,15 +161,15 @@ impl Tree {
         create_in(parent, name, fill)
     }
 
-    /// Tells of the file system of a file that has no name yet. It is its directory's, which was
-    /// told of, unless several are laid over each other.
+    /// Registers the file system of a file that has no name yet. It is that of its directory, which
+    /// is registered, except on overlays.
     fn meet_new(&self, file: &File, device: u64, parent_path: &[u8]) -> io::Result<()> {
         let Some(newcomers) = &self.newcomers else { return Ok(()) };
         newcomers.meet(device, || Ok((file.try_clone()?, place_of(parent_path))))
     }
 
-    /// Gives a file a new name, making its directory; `Ok(false)` when there is none under the old
-    /// name or the new one is taken.
+    /// Renames a file and creates its new directory; `Ok(false)` if the file is missing or the new
+    /// name is taken.
     pub fn rename_file(&self, from: &CStr, to: &CStr) -> io::Result<bool> {
         if let Err(error) = self.open_at(from, &how(libc::O_PATH, 0, self.resolve)) {
             let is_missing = error.kind() == io::ErrorKind::NotFound;
@@ -208,8 +208,7 @@ impl Tree {
         Err(io::Error::from(io::ErrorKind::AlreadyExists))
     }
 
-    /// Opens a directory of the tree to change something in it, making it and its parents if they
-    /// are missing.
+    /// Opens a directory of the tree for changes in it; creates it and its parents if missing.
     fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         let how = how(flags, 0, self.resolve);
@@ -236,15 +235,15 @@ impl Tree {
     }
 }
 
-/// Tells the kernel that reads of this file jump about, so that it reads no more than it is asked
-/// for. What reading ahead brings costs a cold disk its time, and on ext4 since Linux 6.16 makes
-/// later small writes three to ten times dearer. A refusal changes nothing but the cost.
+/// Turns off read-ahead for this file (`POSIX_FADV_RANDOM`). Read-ahead costs a cold disk time, and
+/// on ext4 since Linux 6.16 it makes later small writes three to ten times as expensive. Errors are
+/// ignored: only the cost changes.
 pub fn expect_scattered_reads(file: &File) {
     // SAFETY: plain numbers and a descriptor that is open for the call.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
 }
 
-/// A directory's path for whoever reads of its file system.
+/// A directory's path for messages about its file system.
 fn place_of(path: &[u8]) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(path).into_owned())
 }

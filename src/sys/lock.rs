@@ -11,7 +11,7 @@ use crate::sys::new_file::is_full;
 /// The file whose lock is that of its directory.
 const LOCK_NAME: &str = ".carbyne.lock";
 
-/// Tries for a lock that is taken, and the time between two.
+/// Tries for a taken lock, and the time between two tries.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -22,10 +22,10 @@ pub struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Leaves a line for whoever looks at the lock, behind the number of this process.
+    /// Writes a line after the process number, for [`look_at_lock`].
     pub fn tell(&self, text: &str) {
         let text = format!("{}\n{text}\n", std::process::id());
-        // The number is there at every moment.
+        // One write, so that the number is never missing.
         let written = self.file.write_all_at(text.as_bytes(), 0);
         let told = written.and_then(|()| self.file.set_len(text.len() as u64));
         if let Err(error) = told {
@@ -37,9 +37,9 @@ impl DirectoryLock {
 /// What [`look_at_lock`] finds.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// Nobody holds it; what the last holder said.
+    /// No process holds it; the line of the last holder.
     Free(String),
-    /// The process that holds it, and what it said last.
+    /// The process that holds it, and its last line.
     Held(u32, String),
 }
 
@@ -53,11 +53,11 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
         let text = format!("in use by process {holder}");
         return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
     }
-    // Not cut to nothing first: on a full disk its block would not come back.
+    // Not truncated first: on a full disk the block could not be allocated again.
     let text = format!("{}\n", std::process::id());
     let written = file.write_all_at(text.as_bytes(), 0);
     match written.and_then(|()| file.set_len(text.len() as u64)) {
-        // The lock holds all the same; only its holder is not told to others.
+        // The lock is held; only the process number is missing from the file.
         Err(error) if is_full(&error) => {
             log::error!("write lock file failed file={} error={error}", path.display());
         }
@@ -66,7 +66,7 @@ pub fn lock_directory(directory: &Path) -> io::Result<DirectoryLock> {
     Ok(DirectoryLock { file })
 }
 
-/// Looks at the lock of a data directory without taking it.
+/// Reads the lock of a data directory without keeping it.
 pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
     let path = directory.join(LOCK_NAME);
     let file = File::open(&path)?;
@@ -84,8 +84,8 @@ pub fn look_at_lock(directory: &Path) -> io::Result<LockState> {
         if is_free {
             return Ok(LockState::Free(said));
         }
-        // Whoever is to be sent a signal must be the one: numbers are used again, and mean
-        // something else in a container. A process that ends holds the lock for a moment longer.
+        // Callers send signals to this process, so it must be the holder: process numbers are
+        // reused and differ in a container. An ending process holds the lock for a moment longer.
         let process = holder.parse().ok();
         if let Some(process) = process.filter(|&process| has_open(process, &file)) {
             return Ok(LockState::Held(process, said));
@@ -103,14 +103,14 @@ fn has_open(process: u32, file: &File) -> bool {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let wanted = file.metadata().map(identity).ok();
     let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
-    // What is closed meanwhile is not the lock.
+    // Descriptors closed meanwhile are skipped.
     let found = entries.flatten().filter_map(|entry| std::fs::metadata(entry.path()).ok());
     found.map(identity).any(|identity| Some(identity) == wanted)
 }
 
 /// Takes the file's exclusive lock (`flock`, as whisper and go-carbon do) if it is free.
-/// `Ok(false)`: somebody else holds it, or gave its name to another file before the lock was
-/// free, so that what is written now would be lost.
+/// `Ok(false)`: another process holds it, or has replaced the file under its name, so that writes
+/// to this one would be lost.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(file.metadata()?.nlink() > 0),
@@ -119,8 +119,8 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// As [`try_lock`], and tries again for a tenth of a second: looking at a lock takes it too, and a
-/// killed process may hold its locks for a moment after its end.
+/// Like [`try_lock`], for up to 80 ms: [`look_at_lock`] takes the lock for a moment, and a killed
+/// process may hold its locks for a moment after its end.
 pub fn try_lock_soon(file: &File) -> io::Result<bool> {
     for _ in 1..LOCK_TRIES {
         if try_lock(file)? {

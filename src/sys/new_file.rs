@@ -21,7 +21,7 @@ pub enum Layout {
     Sparse,
 }
 
-/// Makes a file that appears when `fill` has given it all it is to have.
+/// Makes a file that appears under its name after `fill` has written it.
 pub(super) fn create_in<F: Fn(&File) -> io::Result<FileIdentity>>(
     parent: &OwnedFd,
     name: &CStr,
@@ -77,7 +77,7 @@ fn link_through_proc(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<(
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// For file systems without `O_TMPFILE`: a temporary name that no Graphite program reads.
+/// For file systems without `O_TMPFILE`: fills the file under a temporary name.
 fn create_and_rename<F: Fn(&File) -> io::Result<FileIdentity>>(
     parent: &OwnedFd,
     name: &CStr,
@@ -94,10 +94,10 @@ fn create_and_rename<F: Fn(&File) -> io::Result<FileIdentity>>(
     result.map(|identity| (file, identity))
 }
 
-/// A new file under a name that nobody has, not even an earlier process of the same number, whose
-/// file may be a series already.
+/// A new file under an unused name. An earlier process of the same number may have left files,
+/// which may be linked as series.
 fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
-    // Several writers may be at work in one directory.
+    // Several writers may create files in one directory.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
     loop {
@@ -111,7 +111,7 @@ fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
     }
 }
 
-/// Gives a file this length with blocks of its own, or only the length where that is not possible.
+/// Sets the length and allocates blocks; only the length where the file system cannot allocate.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
     // SAFETY: plain numbers and a descriptor that is open for the call.
@@ -126,8 +126,7 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Makes a directory that is missing, with those it is in. Each that is made stays after a loss of
-/// power.
+/// Creates a directory and its parents, durably, if they are missing.
 pub fn make_directories(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -148,7 +147,7 @@ pub fn make_directories(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Whether there is no room, which may be different later.
+/// Whether the disk or a quota is full: later tries may succeed.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
