@@ -1,5 +1,4 @@
-//! Files as tools meet them: read whole and bounded, or as far as needed, or held under a lock
-//! while they change.
+//! Files of tools: read whole within a limit, read in part, or locked for changes.
 //!
 //! The lock is flock's exclusive one, the same that a node with `flock = true`, go-carbon and
 //! Python whisper with `LOCK` take. That the file still has its name is looked up under the lock:
@@ -35,7 +34,7 @@ pub(crate) enum Refusal {
     TooLong(u64),
     /// It cannot be opened, locked, read or changed: what was tried, and why not.
     Io(&'static str, io::Error),
-    /// Somebody changed it without taking the lock.
+    /// Another program changed it without taking the lock.
     Disturbed,
 }
 
@@ -120,7 +119,7 @@ impl Opened {
     }
 }
 
-/// A file that nobody else changes who asks first, and that has its name.
+/// A file under its exclusive `flock` that still has its name.
 #[derive(Debug)]
 pub(crate) struct Held {
     path: PathBuf,
@@ -223,8 +222,8 @@ fn header_of(file: &File) -> Result<(Header, u64), Refusal> {
     Ok((header, bytes))
 }
 
-/// The length is looked at before the header, so that no memory is taken for what is no file of
-/// ours, and what is read is bounded even while somebody makes the file longer.
+/// Reads a whole file. The length is checked before memory is allocated, and bounds the read even
+/// if the file grows meanwhile.
 fn whole(file: &File) -> Result<WholeFile, Refusal> {
     let refused = refuse("read");
     let length = file.metadata().map_err(&refused)?.len();

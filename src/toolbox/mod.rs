@@ -2,8 +2,8 @@
 //!
 //! Flags, default output and the bytes left in files are those of Python whisper's tools, so that
 //! scripts keep working; every command also speaks JSON. Answers go to standard output; an error
-//! is one line on standard error that names the file, with exit status 1, or 64 for a command
-//! line that makes no sense.
+//! is one line on standard error that names the file, with exit status 1, or 64 for an invalid
+//! command line.
 //!
 //! A command is one [`Subcommand`] in a file below [`commands`] with its name. It reads its
 //! arguments ([`args`]), opens files ([`mod@file`]), calls [`crate::whisper`] on bytes in memory,
@@ -30,7 +30,7 @@ use commands::{
 use session::{EXIT_FAILED, Failure, Session};
 use subcommand::Subcommand;
 
-/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+/// Exit status of an invalid command line: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
 
 /// All commands, in the order of the help.
@@ -54,32 +54,32 @@ const SUBCOMMANDS: [&Subcommand; 14] = [
 const HELP: &str = "\
 Usage: carbyne whisper COMMAND ...
 
-Looks at Whisper files and changes them, with the flags and the output of Python whisper's tools.
+Reads and changes Whisper files, with the flags and the output of Python whisper's tools.
 
   info FILE [FIELD]                  the header
   fetch FILE                         values of a range of time
   dump FILE                          the header and every slot
-  create FILE RETENTION...           a new file
-  update FILE [TIME:VALUE...]        points into a file
-  merge FROM TO                      the points of one file over those of another
-  fill FROM TO                       the gaps of one file with the points of another
-  diff FILE FILE                     the points in which two files differ
-  set-xff FILE XFF                   another xFilesFactor
-  set-aggregation FILE METHOD [XFF]  another aggregation method
-  path NAME...                       the files of metric names
-  find TREE GLOB...                  the metrics that match patterns
-  verify PATH                        damaged files of a tree
-  resize PATH ...                    files in other archives: one file, or a tree by its schemas
+  create FILE RETENTION...           create a file
+  update FILE [TIME:VALUE...]        write points into a file
+  merge FROM TO                      write the points of one file over those of another
+  fill FROM TO                       fill the gaps of TO with the points of FROM
+  diff FILE FILE                     the differing points of two files
+  set-xff FILE XFF                   change the xFilesFactor
+  set-aggregation FILE METHOD [XFF]  change the aggregation method
+  path NAME...                       the file paths of metric names
+  find TREE GLOB...                  the metrics that match a pattern
+  verify PATH                        find the damaged files of a tree
+  resize PATH ...                    change the archives of a file, or of a tree by its schemas
 
 All take --json and --help. Times are seconds since 1970; --now sets the clock.
 
-Commands that change a file hold its exclusive flock while they do. A node respects that only with
-`flock = true`, and it remembers for ten minutes what the header said: stop it before you change
-files that it writes.
+Commands that change a file hold its exclusive flock meanwhile. A node respects the lock only with
+`flock = true`, and it caches headers for ten minutes: stop the node before you change files that it
+writes.
 ";
 
-/// Runs `carbyne whisper` with these arguments and gives the exit status; an error means that
-/// the answer could not be written.
+/// Runs `carbyne whisper` with these arguments and returns the exit status; fails if the output
+/// cannot be written.
 pub fn run(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     let mut out = BufWriter::new(out);
     let done = dispatch(args, &mut Session { out: &mut out, err });

@@ -8,7 +8,7 @@ use crate::toolbox::output::shown::shown;
 /// Exit status of a command that failed.
 pub(crate) const EXIT_FAILED: u8 = 1;
 
-/// Where answers, notes and questions go.
+/// The output streams of a command.
 pub(crate) struct Session<'a> {
     pub(crate) out: &'a mut dyn Write,
     pub(crate) err: &'a mut dyn Write,
@@ -17,11 +17,11 @@ pub(crate) struct Session<'a> {
 /// Why a command ends early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A command line that makes no sense.
+    /// The command line is invalid.
     Usage(String),
-    /// What cannot be done, and with which file.
+    /// The operation failed; the message names the file.
     Failed(String),
-    /// The answer cannot be written.
+    /// The output cannot be written.
     Output(io::Error),
 }
 

@@ -143,7 +143,7 @@ fn fetch(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What a running node has in memory, if it is to be asked.
+/// The points in the memory of a running node, if `--carbonlink` is given.
 fn cached_points(args: &Args, path: &Path) -> Result<Vec<Point>, Failure> {
     let Some(carbonlink) = args.text("carbonlink")? else { return Ok(Vec::new()) };
     let name = match args.text("name")? {

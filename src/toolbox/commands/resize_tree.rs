@@ -83,7 +83,7 @@ struct Finding {
     state: State,
 }
 
-/// Where the archives of a file are said.
+/// Where the archives of a file come from.
 enum Layouts<'a> {
     /// By its name.
     Rules { rules: &'a Rules, root: &'a Path, with_methods: bool },
@@ -157,7 +157,7 @@ fn migrate_tree(
         };
         let Some(text) = text else { return Ok(()) };
         out.write_all(text.as_bytes())?;
-        // Whoever watches sees it now and not when a buffer is full.
+        // Flushed, so that the line appears at once.
         out.flush()
     };
     options.for_each(work, tell, session.err)?;
@@ -300,7 +300,7 @@ impl Task<'_> {
     }
 }
 
-/// The line of a file that somebody wants to know of.
+/// The line about a file, if it deserves one.
 fn text_of(finding: &Finding, dry_run: bool) -> Option<String> {
     let path = shown(&finding.path);
     match &finding.state {

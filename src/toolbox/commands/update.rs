@@ -99,8 +99,8 @@ fn read_points(input: &mut dyn BufRead, now_s: u32) -> Result<Vec<Point>, Failur
     }
 }
 
-/// Reads `TIME:VALUE`. Any number that Python takes is a value, NaN too: nobody guards a file
-/// against its owner.
+/// Reads `TIME:VALUE`. Any number that Python accepts is a value, NaN too: the owner may write
+/// what he wants.
 fn read_point(text: &str, now_s: u32) -> Result<Point, Failure> {
     let wrong = || Failure::Usage(format!("`{}` is not TIME:VALUE", text.trim_end()));
     let (time, value) = text.split_once(':').ok_or_else(wrong)?;

@@ -70,7 +70,7 @@ struct Asked {
     json: bool,
 }
 
-/// What is to be said about one file.
+/// The finding about one file.
 struct Finding {
     path: PathBuf,
     state: State,
@@ -122,7 +122,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             return Ok(());
         }
         out.write_all(text_of(&asked, &finding).as_bytes())?;
-        // Whoever watches sees it now and not when a buffer is full.
+        // Flushed, so that the line appears at once.
         out.flush()
     };
     options.for_each(work, tell, session.err)?;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// A path as a line shows it: one that a stranger has named cannot begin lines of its own or speak
-/// to the terminal.
+/// A path for a line of output. Control characters are escaped, so that a hostile file name cannot
+/// start a new line or control the terminal.
 pub(crate) fn shown(path: &Path) -> String {
     let mut text = String::new();
     for character in path.to_string_lossy().chars() {

@@ -1,4 +1,4 @@
-//! How far a long command is: files, files a second, and the time that is left.
+//! Progress of a long command: files, files a second, and the remaining time.
 //!
 //! On a terminal one line is rewritten five times a second; with `--progress` into a file or pipe
 //! a line appears every ten seconds. The time left is known once all files are counted, which a
@@ -23,7 +23,7 @@ pub(crate) struct Counters {
     pub(crate) found: AtomicU64,
     /// The counting thread has seen all.
     pub(crate) all_found: AtomicBool,
-    /// Nobody wants to hear more: all threads end.
+    /// The output is closed: all threads end.
     pub(crate) stop: AtomicBool,
 }
 

@@ -6,13 +6,13 @@
 //!    `WHISPER_LOCK_WRITES`, go-carbon with `flock`.
 //! 2. The new file is made beside it as `NAME.wsp.carbyne-resize`, which no Graphite program reads
 //!    as a metric, with the old one's mode, owner and time of modification, and is synced.
-//! 3. If the old file's bytes are other than those the new file was made of, somebody writes
-//!    without the lock: nothing is exchanged.
+//! 3. If the old file's bytes are other than those the new file was made of, a program writes
+//!    without the lock: the file is not replaced.
 //! 4. The new file is renamed over the old one, and the directory synced.
 //!
 //! At every moment there is one whole file under the name. A node opens each file for each update
 //! and sees by the inode that this is another one. What an interruption can leave is a file of
-//! step 2; its maker held a lock on it, so that whoever finds it unlocked may remove it.
+//! step 2; its maker held a lock on it, so an unlocked one can be removed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -94,7 +94,7 @@ fn still_holds(file: &File, bytes: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what an interruption left; `Ok(false)` when somebody is still working on it.
+/// Removes what an interruption left; `Ok(false)` while another process holds its lock.
 pub(crate) fn remove_unfinished(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     if !try_lock_soon(&file)? {

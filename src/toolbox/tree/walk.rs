@@ -31,7 +31,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) other_suffix: Option<&'a str>,
     /// The metrics whose files are meant, if not all are.
     pub(crate) wanted: Option<&'a Wanted>,
-    /// Directories are told too whose own names match.
+    /// Also return directories whose own names match.
     pub(crate) branches: bool,
     /// In the order of names: by component, a file before the directory of the same name. Takes
     /// memory for the matching entries of the directories that are open.

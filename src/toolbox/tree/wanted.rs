@@ -1,4 +1,4 @@
-//! Which metrics of a tree are meant: those that match one of some patterns.
+//! Selects the metrics of a tree that match at least one pattern.
 //!
 //! A tagged series has a file whose path says nothing of its name. It is found as graphite-web
 //! finds it: as the path, `_tagged.eff.aae.` and the hash; and a pattern with a `;` that is not
