@@ -82,7 +82,7 @@ fn check_free(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Whoever does not accept soon enough is there all the same.
+    // A full backlog also means that a process listens.
     socket.set_nonblocking(true)?;
     match with_address(path, |address| socket.connect(address)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
