@@ -47,7 +47,7 @@ use carbyne::schema::Rules;
 use carbyne::shard::flush::{FlushJob, Known, Limit, NextJob, Outcome, Written};
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
-use carbyne::sys::files::Layout;
+use carbyne::sys::new_file::Layout;
 use carbyne::tasks::writer::{FileWriter, Way, WriteBatch, WriterOptions};
 use carbyne::whisper::{Bases, Header};
 

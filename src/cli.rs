@@ -1,4 +1,4 @@
-//! The command line: which command was asked for, and every command that prints and exits.
+//! The command line: parses it, and runs every command that prints and exits.
 //!
 //! go-carbon's flags are accepted with one dash or two and in any order, so that its service
 //! units and scripts start this node unchanged.
@@ -20,7 +20,7 @@ use crate::query::{self, Query};
 use crate::toolbox;
 use crate::wire::admin::Forget;
 
-/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+/// Exit status of an invalid command line: EX_USAGE of sysexits.h.
 pub const EXIT_USAGE: u8 = 64;
 /// Exit status when the output cannot be written: EX_IOERR of sysexits.h.
 pub const EXIT_IO: u8 = 74;
@@ -37,10 +37,10 @@ pub enum Command {
         /// Stop the node that runs on the same data directory and take its place.
         takes_over: bool,
     },
-    /// Have a running node write everything out and stop. `None` = that of the embedded
-    /// configuration.
+    /// Make a running node write every point to its file and stop. `None` = the node of the
+    /// embedded configuration.
     Drain(Option<PathBuf>),
-    /// Have a running node drop points that wait for their files.
+    /// Make a running node drop points that wait for their files.
     Forget {
         /// Of which metrics.
         forget: Forget,
@@ -95,12 +95,12 @@ pub enum Topic {
     Loadgen,
 }
 
-/// A command line that makes no sense.
+/// An invalid command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError {
     /// What is wrong.
     pub problem: String,
-    /// What was probably meant.
+    /// The nearest valid spelling.
     pub suggestion: Option<String>,
 }
 
@@ -121,9 +121,9 @@ impl UsageError {
         UsageError { problem: problem.into(), suggestion: None }
     }
 
-    /// Writes the error and where help is, and gives the exit status.
+    /// Prints the error and a hint to the help; returns the exit status.
     pub fn report(&self, err: &mut dyn Write) -> ExitCode {
-        // Nobody is left to be told when this cannot be written.
+        // Without standard error there is no other place for the message.
         let _ = writeln!(err, "carbyne: {self}\nSee `carbyne --help`.");
         ExitCode::from(EXIT_USAGE)
     }
@@ -135,13 +135,13 @@ Carbyne, a Graphite storage node.
 Usage:
   carbyne                        run a node for this machine, data in ./carbyne-data
   carbyne serve -c FILE          run a node
-  carbyne drain [-c FILE]        write everything into the files and stop a running node
-  carbyne forget [-c FILE] GLOB  have a running node drop points that wait for their files
+  carbyne drain [-c FILE]        stop a running node after it has written every point
+  carbyne forget [-c FILE] GLOB  drop points of a running node that are not in files
   carbyne check -c FILE          check a configuration and the rules it names
   carbyne config default         print the commented configuration
-  carbyne config show [-c FILE]  print every effective value and where it came from
+  carbyne config show [-c FILE]  print every effective value and its source
   carbyne query NAME...          print the points that a running node has in its cache
-  carbyne whisper COMMAND ...    look at Whisper files and change them
+  carbyne whisper COMMAND ...    read and change Whisper files
   carbyne loadgen ...            send points as fast as a node takes them
 
 Options:
@@ -157,43 +157,43 @@ Usage: carbyne serve [--take-over] [-c FILE]
 
 Runs a node until a signal ends it.
 
---take-over               stops the node that runs on the same data directory and takes its place:
-                          what arrives meanwhile waits at this node's sockets, so that an upgrade
-                          refuses no connection. Open connections are closed as at any stop.
+--take-over               stops the node that runs on the same data directory and takes its place.
+                          New connections queue at this node's sockets meanwhile, so an upgrade
+                          refuses none. Open connections are closed, as at any stop.
 
 SIGTERM, SIGINT, SIGUSR2  stop within two seconds; points that are not in their files stay in the
-                          log and are there again at the next start
-SIGUSR1                   write everything into the files first, then stop; see `carbyne drain`
-SIGHUP                    read the schema files again, open the log file anew
+                          log and are replayed at the next start
+SIGUSR1                   write every point to its file, then stop; see `carbyne drain`
+SIGHUP                    read the schema files again, reopen the log file
 
-Without FILE it listens on 127.0.0.1 only, on ports 2003 (lines over TCP and UDP), 2004 (pickle)
-and 7002 (carbonlink), or on free ones where those are taken, and keeps its data in
+Without FILE the node listens on 127.0.0.1 only, on ports 2003 (lines over TCP and UDP), 2004
+(pickle) and 7002 (carbonlink), or on free ports if these are taken, and stores its data in
 ./carbyne-data.
 ";
 
 const HELP_DRAIN: &str = "\
 Usage: carbyne drain [-c FILE]
 
-Has the node that runs with this configuration write all its points into the Whisper files and
-stop, and waits for its end. Afterwards another program can take the files over.
+Makes the node that runs with this configuration write every point to its Whisper file and stop,
+and waits for its end. Then another program can take over the files.
 
-Exit status: 0 = everything is in the files, 69 = no node runs, 75 = some could not be written.
+Exit status: 0 = every point is in its file, 69 = no node runs, 75 = not all could be written.
 ";
 
 const HELP_FORGET: &str = "\
 Usage: carbyne forget [--dry-run] [--all] [-c FILE] GLOB
 
-Has the node that runs with this configuration drop all points of the metrics whose names match
-GLOB that are not in their files, and the names of those that have no file. What is in files stays,
-and what is sent again is taken again. GLOB is a pattern as graphite-web takes it, in quotes:
+Makes the node that runs with this configuration drop, for all metrics that match GLOB, the points
+that are not in files, and the names without a file. Files do not change, and new points of these
+metrics are accepted. GLOB is a quoted pattern as in graphite-web:
 'servers.web*.cpu.{user,sys}', 'junk.**'.
 
---dry-run  counts them only
---all      GLOB may be a pattern that matches whatever there is, such as '**'
+--dry-run  only counts them
+--all      GLOB may match all metrics, as '**' does
 
-Metrics whose points are just being written are tried for two seconds, and then left alone.
+Metrics that are being written are retried for two seconds and then skipped.
 
-Exit status: 0 = done, 69 = no node answers, 75 = the node refuses, or was not done.
+Exit status: 0 = done, 69 = no node answers, 75 = refused or not completed.
 ";
 
 const HELP_CHECK: &str = "\
@@ -201,32 +201,32 @@ Usage: carbyne check -c FILE
 
 Checks a configuration and the schema and aggregation rules it names.
 
-Prints what will have less effect than the file says, and \"ok\". Errors go to standard error,
-one a line, with the line they stand on. Exit status: 0 = ok, 78 = errors.
+Prints the settings that have less effect than the file says, and \"ok\". Errors go to standard
+error, one a line, with their line numbers. Exit status: 0 = ok, 78 = errors.
 ";
 
 const HELP_CONFIG: &str = "\
 Usage: carbyne config default
        carbyne config show [-c FILE]
 
-default  prints every key with its meaning and default, as a file to start from.
-show     prints the effective value of every key and where it came from.
+default  prints every key with its meaning and default, as a template.
+show     prints the effective value of every key and its source.
 ";
 
 const HELP_QUERY: &str = "\
 Usage: carbyne query [--carbonlink HOST:PORT] [--timeout SECONDS] NAME...
 
-Asks a running carbyne, carbon-cache or go-carbon for the points that are not in their files yet,
-and prints each as `name value timestamp`, which a line port takes again.
+Queries a running carbyne, carbon-cache or go-carbon for points that are not in their files yet, and
+prints each as `name value timestamp`, the format of a line port.
 
---carbonlink  where its cache answers; default 127.0.0.1:7002
+--carbonlink  address of the cache; default 127.0.0.1:7002
 --timeout     longest wait for the connection and for each answer; default 5
 
 A name without cached points is no error. Exit status: 0 = answered, 69 = not reached, 76 = the
-answer is an error or makes no sense.
+answer is an error or invalid.
 ";
 
-/// go-carbon's flags that take one dash or two, and what they mean here.
+/// go-carbon's flags, accepted with one dash or two.
 const GO_FLAGS: [&str; 10] = [
     "config",
     "check-config",
@@ -258,10 +258,10 @@ const LONG_OPTIONS: [&str; 10] = [
 const WORDS: [&str; 8] =
     ["serve", "drain", "forget", "check", "config", "query", "whisper", "loadgen"];
 
-/// Longest `--timeout`: a day. Longer is a slip of the fingers.
+/// Longest `--timeout`: a day. A longer one is taken for a typing error.
 const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
-/// What stands on the command line, before it is made sense of.
+/// The words and options of a command line, before they are checked.
 #[derive(Default)]
 struct Given {
     words: Vec<String>,
@@ -462,7 +462,7 @@ fn switch(parser: &mut Parser, name: &str) -> Result<bool, UsageError> {
 fn host_and_port(value: &OsStr) -> Result<String, UsageError> {
     let is_address = |text: &&str| {
         let Some((host, port)) = text.rsplit_once(':') else { return false };
-        // An IPv6 address stands in brackets: in "::1" nobody knows what is the port.
+        // An IPv6 address needs brackets: in "::1" the port would be ambiguous.
         let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
         is_host && port.parse::<u16>().is_ok()
     };
@@ -514,13 +514,13 @@ pub fn run_offline(command: &Offline, out: &mut dyn Write, err: &mut dyn Write) 
     finish(run, out, err)
 }
 
-/// Asks a running node for cached points. Points go to `out`, everything else to `err`.
+/// Queries a running node for cached points. Prints points to `out`, messages to `err`.
 pub fn run_query(query: &Query, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let run = query::run(query, out, err);
     finish(run, out, err)
 }
 
-/// Has a running node drop points. What it did goes to `out`, everything else to `err`.
+/// Makes a running node drop points. Prints the counts to `out`, messages to `err`.
 pub fn run_forget(
     config: &Config,
     forget: &Forget,
@@ -535,10 +535,10 @@ pub fn run_forget(
 fn finish(run: io::Result<u8>, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     match run.and_then(|status| out.flush().map(|()| status)) {
         Ok(status) => ExitCode::from(status),
-        // `carbyne config default | head` got what it wanted.
+        // The reader has closed the pipe, as in `carbyne config default | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to be told when this cannot be written either.
+            // Without standard error there is no other place for the message.
             let _ = writeln!(err, "carbyne: write the answer: {error}");
             ExitCode::from(EXIT_IO)
         }
@@ -553,7 +553,7 @@ pub fn load(path: Option<&Path>) -> Result<(Config, Vec<Notice>), Vec<ConfigErro
     }
 }
 
-/// Writes errors, one a line, and gives the exit status.
+/// Prints errors, one a line, and returns the exit status.
 pub fn report(errors: &[ConfigError], err: &mut dyn Write) -> io::Result<u8> {
     for error in errors {
         writeln!(err, "{error}")?;
@@ -561,8 +561,7 @@ pub fn report(errors: &[ConfigError], err: &mut dyn Write) -> io::Result<u8> {
     Ok(EXIT_CONFIG)
 }
 
-/// Reads the rules for new files that a configuration names. Gives what an operator should know
-/// about them, or every error in them.
+/// Reads the rules for new files that a configuration names. Returns the notices, or every error.
 pub fn check_schemas(config: &Config) -> Result<Vec<String>, Vec<String>> {
     config::load_rules(config).map(|(_, notices)| notices)
 }

@@ -1,13 +1,13 @@
 //! Carbyne: one process that is a Graphite storage node.
 //!
 //! Graphite users send `name value timestamp` lines (TCP, UDP) or pickled batches. The node keeps
-//! the points in memory, writes them into Whisper files, and answers carbonlink queries for what
-//! is not on disk yet. It sits where carbon-cache or go-carbon sits and shares their files.
+//! the points in memory, writes them into Whisper files, and answers carbonlink queries for points
+//! that are not on disk yet. It replaces carbon-cache or go-carbon and uses the same files.
 //!
 //! # The one idea
-//! *Nouns decide, tasks await, `sys` touches the kernel.* What a core knows and decides is
-//! synchronous Rust over plain data; a job that needs I/O describes it as data. What waits is one
-//! small file per task. What speaks to Linux, and every `unsafe`, is in [`sys`].
+//! *Nouns decide, tasks await, `sys` touches the kernel.* The state and the decisions of a core are
+//! synchronous Rust over plain data; a job that needs I/O describes it as data. Each activity that
+//! waits is one small file in [`tasks`]. System calls, and every `unsafe`, are in [`sys`].
 //!
 //! # A datapoint's way
 //! ```text
@@ -20,29 +20,30 @@
 //! old segments <-- tasks/checkpoint (syncs the files) <-- their points are confirmed
 //! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
 //! ```
-//! Bytes are parsed where they arrive, the name is made canonical and hashed once, and the point
-//! goes to the core that owns the name: into its cache at once, or into the batch for it. From
-//! when its owner has it, it is readable; it stays readable from memory until its write is
-//! confirmed, and in the log until its file is on stable storage.
+//! The core that receives the bytes parses them and makes the name canonical. With several shards
+//! it hashes the name (xxh3) to find the owner, and puts the point into its own cache or into the
+//! batch for the other core. The owner's cache finds the metric by a keyed hash of its own. From
+//! then on the point is readable: from memory until its write is confirmed, and it stays in the log
+//! until its file is on stable storage.
 //!
 //! # Code map, in reading order
 //! | module | owns |
 //! |---|---|
-//! | [`limits`] | every hard bound, and what "full" does |
-//! | [`metric`] | the nouns that flow: name, point, batch, series; patterns of names |
+//! | [`limits`] | every hard limit, and what happens when it is reached |
+//! | [`metric`] | names, points, batches, series; patterns of names |
 //! | [`wire`] | grammars, bytes to values and back: line, pickle, carbonlink, admin |
 //! | [`schema`] | storage-schemas and storage-aggregation rules |
 //! | [`cache`] | points that are not in their file yet; the order of writing |
 //! | [`wal`] | the write-ahead log: format, state, recovery; it touches no file |
 //! | [`whisper`] | the .wsp format as pure functions over bytes |
-//! | [`stats`] | what a shard counts, and the names it is published under |
+//! | [`stats`] | the counters of a shard, and the metric names of their values |
 //! | [`shard`] | one core's whole state and all its decisions |
-//! | [`tasks`] | everything that awaits, one activity a file, and the threads that write and sync |
+//! | [`tasks`] | all code that awaits, one activity a file, and the threads that write and sync |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
-//! | [`toolbox`] | commands on Whisper files, for scripts and operators; no node runs |
-//! | [`loadgen`] | a sender that outruns the node, and finds again what it sent |
+//! | [`toolbox`] | offline commands on Whisper files, for scripts and operators |
+//! | [`loadgen`] | the load generator, and the verification of what it sent |
 //! | [`config`], [`cli`] | the configuration, the command line |
-//! | [`query`], [`admin`] | clients of a node's carbonlink port, and of its admin socket |
+//! | [`query`], [`admin`] | clients of a node's carbonlink port and of its admin socket |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
 //! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
@@ -61,16 +62,16 @@
 //! 5. Full means back-pressure for TCP (reading stops) and a counted drop for UDP.
 //! 6. Parsers accept any bytes without panicking, allocating without bound, or taking more than
 //!    linear time. All input is untrusted, our own files included.
-//! 7. One bad file, metric or client costs only itself: it is set aside, counted and named.
+//! 7. A bad file, metric or client affects no other: it is set aside, counted and logged.
 //! 8. Two spellings of one file are one metric.
 //! 9. Files are whisper's, byte for byte, for each point written alone in the second it arrived in,
 //!    in the order of arrival: also when it waited, or was replayed. Stopping Carbyne and starting
 //!    carbon-cache or go-carbon on the same tree works.
 //! 10. Every point that is dropped is counted under a reason: received = refused + accepted, and
 //!     accepted + recovered = replaced + stored + waiting + dropped.
-//! 11. A segment of the log goes only when each of its points is confirmed in its file or logged
-//!     again, and a sync of the files has begun after that and succeeded, and a later segment
-//!     says so. A failed sync ends the process: the next one replays.
+//! 11. A segment of the log is deleted only when each of its points is confirmed in its file or
+//!     logged again, a sync of the files has begun after that and succeeded, and a later segment
+//!     records it. A failed sync ends the process: the next one replays.
 //! 12. Replay hands out no point that the log knows to be in its file, and repeats none that a
 //!     later one could have lapped (see [`wal`]). Where that cannot be kept it is counted:
 //!     `wal.unsynced_updates`, `wal.unnoted_updates`.

@@ -1,7 +1,7 @@
-//! What a shard counts, and the metric names it is published under.
+//! The counters of a shard, and the metric names of the published values.
 //!
-//! Counters are plain numbers of one core; [`Counters::add`] merges them when somebody asks.
-//! Every point that comes in is accounted for:
+//! Counters are plain numbers of one core; [`Counters::add`] sums those of several. Every received
+//! point is in exactly one of them:
 //!
 //! ```text
 //! received = accepted + dropped before acceptance + on the way between cores

@@ -1,5 +1,6 @@
-//! The house rules a machine can hold: layers, sizes, and words that do not belong.
+//! The house rules a machine can hold: layers, import circles, sizes, and words that do not belong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,19 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("process::exit", &["fatal", "node"]),
 ];
 
+/// Files of one module that import each other, directly or through others. A circle that appears,
+/// grows, shrinks or goes fails the test, so that this list stays exact. Paths are below `src`.
+const CIRCLES: &[&[&str]] = &[
+    &["metric/name.rs", "metric/tag.rs"],
+    &[
+        "shard/flush.rs",
+        "shard/journal.rs",
+        "shard/memory.rs",
+        "shard/mod.rs",
+        "shard/new_names.rs",
+    ],
+];
+
 fn sources(below: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(below);
     let mut files = Vec::new();
@@ -88,7 +102,7 @@ fn module_of(path: &Path) -> String {
 
 /// The code of a file without comments and without its tests.
 fn code_of(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().expect("readable sources");
+    let text = text.split("mod tests {").next().expect("readable sources");
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.collect::<Vec<_>>().join("\n")
 }
@@ -174,6 +188,130 @@ fn check_functions(path: &Path, text: &str) -> Vec<String> {
     complaints
 }
 
+/// The `path::segments` of every path in the code that begins in this crate, groups spelled out.
+/// The first segment is `crate`, `super` or `self`, or in a `mod.rs` one of its own modules.
+fn paths_in(code: &str, own: &[String]) -> Vec<Vec<String>> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut paths = Vec::new();
+    for (start, _) in code.match_indices("::") {
+        let head = code[..start].rsplit(|c| !is_word(c)).next().unwrap_or_default();
+        let before = &code[..start - head.len()];
+        let begins = ["crate", "super", "self"].contains(&head) || own.iter().any(|o| o == head);
+        if begins && !before.ends_with("::") {
+            spell_out(&code[start + 2..], vec![head.to_owned()], &mut paths);
+        }
+    }
+    paths
+}
+
+/// Adds the paths that continue `prefix` at the start of `text`; returns what follows them.
+fn spell_out<'a>(text: &'a str, prefix: Vec<String>, paths: &mut Vec<Vec<String>>) -> &'a str {
+    let mut text = text.trim_start();
+    if let Some(group) = text.strip_prefix('{') {
+        text = group;
+        while !text.trim_start().starts_with('}') {
+            text = spell_out(text, prefix.clone(), paths).trim_start();
+            text = text.strip_prefix(',').unwrap_or(text);
+            assert!(!text.is_empty(), "a group of imports is not closed: {prefix:?}");
+        }
+        return &text.trim_start()[1..];
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    let path = [prefix, vec![word.to_owned()]].concat();
+    match rest.strip_prefix("::") {
+        Some(rest) => spell_out(rest, path, paths),
+        None => {
+            paths.push(path);
+            let alias = rest
+                .strip_prefix(" as ")
+                .map(|alias| alias.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'));
+            // A glob, or the name that an import gets here.
+            alias.unwrap_or_else(|| rest.strip_prefix('*').unwrap_or(rest))
+        }
+    }
+}
+
+/// The module path of a file below `src`: `[sys, ring]` of `sys/ring.rs`, `[sys]` of `sys/mod.rs`.
+fn module_path(file: &str) -> Vec<String> {
+    let stem = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    stem.split('/').map(str::to_owned).collect()
+}
+
+/// The files that each file imports from its own top-level module. What a `mod.rs` re-exports
+/// belongs to the file that it comes from.
+fn imports_between(files: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String>> {
+    let by_path: BTreeMap<Vec<String>, &String> =
+        files.keys().map(|file| (module_path(file), file)).collect();
+    let mut exported: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    let mut named: BTreeMap<&String, Vec<Vec<String>>> = BTreeMap::new();
+    for (file, code) in files {
+        let here = module_path(file);
+        let own: Vec<String> = by_path
+            .keys()
+            .filter(|path| path.len() == here.len() + 1 && path.starts_with(&here))
+            .map(|path| path[here.len()].clone())
+            .collect();
+        let absolute = |path: Vec<String>| {
+            let mut from = match path[0].as_str() {
+                "crate" => Vec::new(),
+                "super" => here[..here.len() - 1].to_vec(),
+                _ => here.clone(),
+            };
+            let skip = usize::from(["crate", "super", "self"].contains(&path[0].as_str()));
+            from.extend_from_slice(&path[skip..]);
+            from
+        };
+        for statement in code.split_inclusive(';') {
+            let paths = paths_in(statement, &own).into_iter().map(absolute);
+            let is_export =
+                statement.trim_start().starts_with("pub") && statement.contains(" use ");
+            if is_export && file.ends_with("mod.rs") {
+                for path in paths {
+                    let name = path.last().expect("a path has a last word").clone();
+                    exported.insert([here.clone(), vec![name]].concat(), path);
+                }
+            } else {
+                named.entry(file).or_default().extend(paths);
+            }
+        }
+    }
+    let resolve = |path: &Vec<String>| {
+        let path = exported.get(path).unwrap_or(path);
+        (1..=path.len()).rev().find_map(|length| by_path.get(&path[..length])).copied()
+    };
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, paths) in named {
+        let found = paths.iter().filter(|path| path[0] == module_path(file)[0]).filter_map(resolve);
+        let found = found.filter(|other| *other != file).cloned();
+        edges.insert(file.clone(), found.collect());
+    }
+    edges
+}
+
+/// The files that can be reached from one over imports.
+fn reach<'a>(
+    edges: &'a BTreeMap<String, BTreeSet<String>>,
+    from: &'a String,
+) -> BTreeSet<&'a String> {
+    let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = next.pop() {
+        next.extend(edges.get(file).into_iter().flatten().filter(|&to| seen.insert(to)));
+    }
+    seen
+}
+
+/// The largest sets of files of which each reaches each other.
+fn circles(edges: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Vec<String>> {
+    let reached: BTreeMap<&String, BTreeSet<&String>> =
+        edges.keys().map(|file| (file, reach(edges, file))).collect();
+    let circle_of = |file: &String| -> Vec<String> {
+        let both = |other: &&&String| reached.get(**other).is_some_and(|back| back.contains(file));
+        reached[file].iter().filter(both).map(|&other| other.clone()).collect()
+    };
+    edges.keys().map(circle_of).filter(|circle| circle.len() > 1).collect()
+}
+
 fn report(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
@@ -184,6 +322,27 @@ fn imports_point_down() {
     assert!(files.len() > 40, "found only {} files", files.len());
     let kept = files.iter().filter(|(path, _)| !is_test(path));
     report(&kept.flat_map(|(path, text)| check_layers(path, text)).collect::<Vec<_>>());
+}
+
+#[test]
+fn files_of_a_module_import_each_other_in_no_circle_but_the_known() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files: BTreeMap<String, String> = sources("src")
+        .into_iter()
+        .filter(|(path, _)| !is_test(path) && !path.to_string_lossy().ends_with("_tests.rs"))
+        .map(|(path, text)| {
+            let file = path.strip_prefix(&root).expect("a file below src");
+            (file.to_str().expect("readable sources").to_owned(), code_of(&text))
+        })
+        .collect();
+    let found = circles(&imports_between(&files));
+    let known: BTreeSet<Vec<String>> =
+        CIRCLES.iter().map(|circle| circle.iter().map(|&file| file.to_owned()).collect()).collect();
+    let new = found.difference(&known).map(|circle| format!("new circle: {circle:?}"));
+    let gone = known
+        .difference(&found)
+        .map(|circle| format!("not a circle now, remove it from CIRCLES: {circle:?}"));
+    report(&new.chain(gone).collect::<Vec<_>>());
 }
 
 #[test]
@@ -223,4 +382,22 @@ fn the_rules_find_what_breaks_them() {
     assert_eq!(check_shape(&path, &long).len(), 1);
     assert_eq!(check_shape(&path, "fn f() {}\n").len(), 1);
     assert_eq!(check_shape(&path, &format!("//! {}\n", "x".repeat(100))).len(), 1);
+}
+
+#[test]
+fn circles_are_found_through_groups_and_exports() {
+    let check = |files: &[(&str, &str)], want: &[&str]| {
+        let files = files.iter().map(|&(file, code)| (file.to_owned(), code.to_owned())).collect();
+        let found: Vec<String> = circles(&imports_between(&files)).into_iter().flatten().collect();
+        assert_eq!(found, want, "{files:?}");
+    };
+    let (a, b, c) = ("x/a.rs", "x/b.rs", "x/c.rs");
+    check(&[(a, "use crate::x::b::T;"), (b, "use crate::x::c;"), (c, "")], &[]);
+    check(&[(a, "use crate::x::b::T;"), (b, "use super::a;")], &[a, b]);
+    check(&[(a, "use super::{c, b::{T, U as V}};"), (b, "crate::x::c::f()"), (c, "")], &[]);
+    check(&[(a, "use super::{b::{T, U as V}, c};"), (b, ""), (c, "super::a::f()")], &[a, c]);
+    let top = "x/mod.rs";
+    check(&[(top, "mod a; pub use a::T; mod b;"), (a, ""), (b, "use crate::x::T;")], &[]);
+    check(&[(top, "mod a; fn f() { a::g() }"), (a, "use super::Own;")], &[a, top]);
+    check(&[(a, "use crate::x::b::T;"), ("y/b.rs", "use crate::x::a;"), (b, "")], &[]);
 }

@@ -5,7 +5,7 @@
 //! Keeps true:
 //! - Points are kept in the order of their arrival, with the second of it; a reader sees one point
 //!   per metric and second, the one received last.
-//! - A point is readable from [`Cache::insert`] until [`Cache::confirm`]; while a flush is under
+//! - A point is readable from [`Cache::push`] until [`Cache::confirm`]; while a flush is under
 //!   way its points sit in the entry's *writing* chain and new ones gather in *waiting*.
 //! - Inserting a point of a known metric allocates nothing once its blocks exist.
 //! - A chain with points that are in the log holds the segment that the oldest of them is in, or an

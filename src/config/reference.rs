@@ -5,7 +5,7 @@ use super::key::{Key, Section, SectionStatus, Status};
 use super::settings::{Origin, default_value};
 use super::table::SECTIONS;
 
-/// The commented reference, as shipped. A test holds it equal to [`reference`].
+/// The commented reference, as shipped. A test holds it equal to [`reference()`].
 pub const REFERENCE: &str = include_str!("../../tuning/carbyne.toml");
 
 /// Columns of the reference's comments.

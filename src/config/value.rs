@@ -38,7 +38,7 @@ pub enum Kind {
     Size(u64, u64),
     /// As `Size`, or 0 or "auto": the node chooses.
     AutoSize(u64, u64),
-    /// "host:port", ":port" or "[v6]:port".
+    /// `host:port`, `:port` or `[v6]:port`.
     Listen,
     /// Where self metrics go: "", "local", "tcp://host:port" or "udp://host:port".
     Endpoint,
@@ -320,7 +320,7 @@ fn describe(kind: Kind) -> String {
     }
 }
 
-/// Host and port of ":2003", "host:2003", "127.0.0.1:2003" or "[::1]:2003". An empty host means
+/// Host and port of `:2003`, `host:2003`, `127.0.0.1:2003` or `[::1]:2003`. An empty host means
 /// every address of the machine; port 0 means any free port. An IPv6 host comes without brackets.
 pub fn listen_address(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;

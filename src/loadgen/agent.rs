@@ -100,7 +100,7 @@ impl Agent {
         stamped.copied().unwrap_or_else(|| plan.timestamp_s(round))
     }
 
-    /// An agent that has sent so many rounds, for looking for what an earlier run has sent.
+    /// An agent as it was after these rounds, to verify the points of an earlier run.
     pub(super) fn after(options: &Options, index: u32, rounds: u32) -> Result<Agent, TooLarge> {
         let nothing =
             Options { plan: Plan { slots: 1, ..options.plan.clone() }, ..options.clone() };

@@ -1,7 +1,6 @@
 //! Where an agent's bytes go: a TCP connection, or a UDP socket connected to one address.
 //!
-//! Sends block, with a timeout, so that a node that takes nothing does not keep the sender from
-//! stopping when it is told to.
+//! Sends block with a timeout, so that a signal stops the sender even if the node reads nothing.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};

@@ -1,11 +1,12 @@
-//! `carbyne loadgen`: sends points to a node as fast as it takes them, and finds them again.
+//! `carbyne loadgen`: sends points to a node as fast as it takes them, and verifies that they
+//! arrived.
 //!
-//! It is to be cheaper than any node, so that a node's limit is what is measured: the bytes of a
-//! round are prepared once, later rounds change only their digits in place ([`stream`]), and large
-//! pieces go to the kernel at once ([`connection`]). Plain threads with blocking sockets drive the
-//! agents ([`agent`]); an agent is one connection with metrics of its own, as in haggar, whose
-//! flags are understood. What is sent is a pure function of the arguments ([`plan`]), so it can be
-//! looked for afterwards ([`verify`]), by another process too.
+//! It must cost less than any node, so that it measures the node's limit: the bytes of a round are
+//! prepared once, later rounds change only digits in place ([`stream`]), and each system call sends
+//! many of them ([`connection`]). Threads with blocking sockets drive the agents ([`agent`]); an
+//! agent is one connection with its own metrics, as in haggar, whose flags are accepted. The points
+//! are a pure function of the arguments ([`plan`]), so another process can verify them too
+//! ([`verify`]).
 
 mod agent;
 mod connection;
@@ -28,9 +29,10 @@ use summary::Summary;
 
 /// Exit status when points are missing or wrong.
 const EXIT_FAILED: u8 = 1;
-/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+/// Exit status of an invalid command line: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
-/// Exit status when the node cannot be reached or hangs up: EX_UNAVAILABLE of sysexits.h.
+/// Exit status when the node cannot be reached or closes the connection: EX_UNAVAILABLE of
+/// sysexits.h.
 const EXIT_UNAVAILABLE: u8 = 69;
 
 const HELP: &str = "\
@@ -46,7 +48,7 @@ What is sent:
   --churn SHARE           share of the metrics replaced by new ones in each round; default 0
   --points-per-message N  points in a frame (500) or datagram (25)
   --start EPOCH, --step S, --window N
-                          timestamps: EPOCH, S seconds more each round, anew after N rounds;
+                          timestamps: EPOCH, S seconds more each round, again after N rounds;
                           default: steps of a second that end in the present
 
 Where to and how fast:
@@ -62,7 +64,7 @@ Where to and how fast:
   --reconnect             a connection for each round
   --yes-remote            allow a node on another machine
 
-What came of it:
+Result:
   --json                  the summary as one object
   --verify                look for every point afterwards; exit status 1 if one is missing or wrong
   --verify-only           send nothing: look for what a run with the same arguments sent
@@ -75,7 +77,7 @@ haggar's flags take one dash: -carbon -agents -metrics -prefix -flush-interval -
 Exit status: 0 = done, 1 = points missing or wrong, 64 = bad arguments, 69 = node not reached.
 ";
 
-/// Why a run has no result: what to say, and the exit status.
+/// Why a run has no result: the message and the exit status.
 type Failure = (String, u8);
 
 /// Runs `carbyne loadgen` with these arguments and gives the exit status.

@@ -51,7 +51,7 @@ impl Protocol {
 pub(super) enum Pace {
     /// As fast as they are taken.
     Full,
-    /// So many points a second, all agents together.
+    /// Points a second of all agents together.
     Rate(f64),
     /// A round of each agent in this time; timestamps are the clock's.
     Interval(Duration),
@@ -119,11 +119,11 @@ const LEAVES_MAX: u32 = 9_999;
 const DATAGRAM_POINTS_MAX: u32 = 4_094;
 /// Most threads.
 const THREADS_MAX: u32 = 512;
-/// Threads when nothing is said: enough to keep every shard of a small node busy.
+/// Default number of threads: enough to keep every shard of a small node busy.
 const THREADS: u32 = 8;
 /// Longest duration.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-/// Rounds before timestamps begin anew when nothing is said: an hour of seconds.
+/// Default number of rounds before timestamps repeat: an hour of seconds.
 const WINDOW: u32 = 3_600;
 /// Bytes that the numbers of a name may take: agent, metric and what stands between.
 const NAME_BYTES_LEFT: usize = 100;

@@ -91,7 +91,7 @@ impl Stream {
         self.message_ends.len()
     }
 
-    /// Messages from `first` on that have about so many bytes together; at least one.
+    /// Messages from `first` on with about this total length; at least one.
     pub(super) fn messages(&self, first: usize, bytes: usize) -> Range<usize> {
         let until = self.start(first) + bytes;
         let end = self.message_ends.partition_point(|&end| end <= until);

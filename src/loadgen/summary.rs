@@ -1,4 +1,4 @@
-//! What was sent and what was found again, for people and for programs.
+//! The summary of a run, as text and as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) struct Summary {
     pub(super) cpu: Duration,
     /// Why agents ended early.
     pub(super) failures: Vec<String>,
-    /// What was found again, if anybody looked.
+    /// The result of the verification, if there was one.
     pub(super) findings: Option<Findings>,
 }
 

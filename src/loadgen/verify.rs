@@ -1,9 +1,9 @@
-//! Finding again what was sent: in the node's cache, and in its Whisper files.
+//! Verifies that the sent points are in the node's cache or in its Whisper files.
 //!
-//! A metric's cache is asked before its file is read, because points go from the one to the other.
-//! Points may still be on their way, so metrics that are not complete are looked at again until
-//! the time is up; what is missing then is lost. A file keeps one point of an interval, so of
-//! several points in one the last is looked for.
+//! The cache is queried before the file is read, because points move from the cache to the file.
+//! Points may still be in transit, so incomplete metrics are checked again until the timeout;
+//! points missing then are lost. A file keeps one point of an interval, so the last one sent is
+//! expected.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -90,7 +90,7 @@ type Key = (usize, u32, u64);
 /// Looks for everything that the agents have sent.
 ///
 /// # Errors
-/// The cache cannot be asked, or a file cannot be read: nothing can be said about the points.
+/// The cache cannot be queried or a file cannot be read: the points cannot be verified.
 pub(super) fn run(plan: &Plan, agents: &[Agent], options: &Verify) -> Result<Findings, String> {
     let mut seeker = Seeker {
         link: Link::open(&options.carbonlink, ANSWER_TIMEOUT)

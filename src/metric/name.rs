@@ -74,8 +74,8 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// The xxh3 hash of a canonical name: it chooses the owner shard and the slot in the tables.
-/// It is stored in the log and the index, so the algorithm and its zero seed are fixed.
+/// The xxh3-64 hash of a canonical name, with seed zero: it chooses the owner shard, the same on
+/// every machine and in every release. The cache's table uses a keyed hash of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameHash(pub u64);
 

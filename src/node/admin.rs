@@ -1,4 +1,4 @@
-//! The admin socket: a file that only the node's user can connect to, and the thread behind it.
+//! Starts the admin thread, which answers on a Unix socket that only the node's user can open.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use crate::sys::admin_socket::{SocketName, listen};
 use crate::tasks::admin;
 use crate::tasks::admin_line::CoreLine;
 
-/// Starts to answer at this path, as long as what is returned lives. A node that cannot do that
-/// still receives.
+/// Listens at this path until the returned name is dropped. After a failure the node runs without
+/// an admin socket.
 pub(crate) fn start(path: &Path, cores: Vec<CoreLine>) -> Option<SocketName> {
     let started = listen(path).and_then(|(listener, name)| {
         let thread = std::thread::Builder::new().name("admin".to_owned());

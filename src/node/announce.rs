@@ -1,14 +1,14 @@
-//! What a node says on standard output when it is ready.
+//! The start-up message on standard output: addresses, and one command each to send and to read.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Config;
-use crate::node::plan::Sizes;
+use crate::node::sizes::Sizes;
 
-/// Says where everything listens and how to try it.
+/// Prints the addresses and the commands to try, and logs `ready`.
 pub(crate) fn announce(config: &Config, sizes: &Sizes, listening: &[(&'static str, SocketAddr)]) {
-    // A closed standard output is no reason to stop a node.
+    // A node runs with a closed standard output too.
     let _ = write(config, sizes, listening, &mut io::stdout());
     let Sizes { shards_by, budget_bytes, budget_by, .. } = sizes;
     let shards = sizes.shards();
@@ -44,7 +44,7 @@ fn write(
     out.flush()
 }
 
-/// Where a client on this machine reaches a listener: all addresses is none to connect to.
+/// The address at which a client on this machine reaches a listener on all addresses.
 fn to_try(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

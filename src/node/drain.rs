@@ -1,5 +1,5 @@
-//! `carbyne drain`: has the node that runs on a data directory write everything out and stop, for
-//! another program to take the files over.
+//! `carbyne drain`: makes the running node write every point to its file and stop, so that another
+//! program can take over the files.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use signal_hook::consts::SIGUSR1;
 
-use crate::sys::files::{LockState, look_at_lock};
+use crate::sys::lock::{LockState, look_at_lock};
 use crate::sys::process::send_signal;
 
 /// No node runs: EX_UNAVAILABLE of sysexits.h.
 const EXIT_UNAVAILABLE: u8 = 69;
 
-/// The node could not write everything: as its own status.
+/// The node could not write every point: the same status as its own.
 const EXIT_UNWRITTEN: u8 = 75;
 
-/// Time between two looks at the node.
+/// Time between two reads of the lock file.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a node says last when nothing is left.
+/// The last line in the lock file when every point is written.
 pub(crate) const NOTHING_LEFT: &str = "0 points left";
 
 /// Drains the node of this data directory; returns the exit status.
@@ -37,7 +37,7 @@ pub(crate) fn drain(directory: &Path, out: &mut dyn Write, err: &mut dyn Write) 
         }
     };
     if let Err(error) = send_signal(process, SIGUSR1) {
-        writeln!(err, "carbyne: tell process {process} to drain: {error}")?;
+        writeln!(err, "carbyne: signal process {process} to drain: {error}")?;
         return Ok(EXIT_UNAVAILABLE);
     }
     writeln!(out, "draining process {process}")?;
@@ -63,7 +63,7 @@ fn finish(said: &str, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8
         writeln!(out, "drained")?;
         return Ok(0);
     }
-    let said = if said.is_empty() { "the node has ended" } else { said };
+    let said = if said.is_empty() { "the node ended before every point was written" } else { said };
     writeln!(err, "carbyne: not drained: {said}; see the node's log")?;
     Ok(EXIT_UNWRITTEN)
 }

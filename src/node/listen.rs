@@ -1,4 +1,4 @@
-//! Binding every listener once per core.
+//! Binds every listener once per core.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::config::{Config, Listener, listen_address};
-use crate::node::plan::Sizes;
+use crate::node::sizes::Sizes;
 use crate::sys::port_group::{PortKind, give_to_all, give_to_youngest, members};
 use crate::sys::socket::{Sharing, bind_datagrams, bind_listeners};
 use crate::tasks::core::Speech;
 
-/// The sockets of a process that has ended may stay for so long, and the time between two looks.
+/// Longest wait for the kernel to close the sockets of the process that was replaced, and the
+/// time between two checks.
 const ALONE_TIME: Duration = Duration::from_secs(5);
 const ALONE_PAUSE: Duration = Duration::from_millis(1);
 
-/// For so long a taken port is tried again: a process that was killed may keep its sockets for
-/// some time after its end.
+/// Longest time that a taken port is tried again, and the time between two tries: the kernel may
+/// close the sockets of a killed process some time after its end.
 const BUSY_TIME: Duration = Duration::from_secs(2);
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The bound sockets, dealt out to the cores.
+/// The bound sockets of each core.
 pub(crate) struct Sockets {
     pub(crate) per_core: Vec<CoreSockets>,
-    /// What listens where, in the words of the start-up message.
+    /// Labels and addresses for the start-up message.
     pub(crate) announced: Vec<(&'static str, SocketAddr)>,
 }
 
@@ -35,7 +36,7 @@ pub(crate) struct CoreSockets {
     pub(crate) datagrams: Option<Socket>,
 }
 
-/// Binds everything that is enabled, with `sharing` beside the node that has the ports now.
+/// Binds every enabled listener; with `sharing`, beside the node that has the ports now.
 pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<Sockets, String> {
     let (count, until) = (sizes.shards(), Instant::now() + BUSY_TIME);
     let mut sockets = Sockets {
@@ -71,7 +72,8 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<S
     Ok(sockets)
 }
 
-/// Datagrams are taken on the port of lines over TCP where that had to be replaced.
+/// Binds the UDP sockets. Where an embedded configuration got a free port for lines over TCP, UDP
+/// uses the same port.
 fn bind_udp(
     config: &Config,
     count: usize,
@@ -97,7 +99,7 @@ fn bind_udp(
     Ok(())
 }
 
-/// Sockets of other processes at an address that is to be shared.
+/// Counts the sockets of other processes at a shared address.
 fn others(address: SocketAddr, kind: PortKind, sharing: Sharing) -> io::Result<u32> {
     match sharing {
         Sharing::Refused => Ok(0),
@@ -105,7 +107,7 @@ fn others(address: SocketAddr, kind: PortKind, sharing: Sharing) -> io::Result<u
     }
 }
 
-/// Has what arrives from now on wait at these sockets, if others have the address too.
+/// Directs new connections and datagrams to these sockets if other processes share the address.
 fn prefer(bound: &[Socket], old: u32) -> io::Result<()> {
     let new = u32::try_from(bound.len()).expect("the configuration limits the shards");
     match bound.first() {
@@ -115,17 +117,17 @@ fn prefer(bound: &[Socket], old: u32) -> io::Result<()> {
 }
 
 impl Sockets {
-    /// Waits until nobody else has the ports any more, and has each socket get its share again. The
-    /// kernel closes the sockets of a process some time after its end, when its rings are gone.
+    /// Waits until no other process has the ports, then lets the kernel distribute among all
+    /// sockets again. The kernel closes the sockets of an ended process after its rings are gone.
     pub(crate) fn be_alone(&self) {
         let Some(first) = self.per_core.first() else { return };
         let listeners = first.listeners.iter().map(|(socket, _)| (socket, PortKind::Listeners));
         let datagrams = first.datagrams.iter().map(|socket| (socket, PortKind::Datagrams));
         for (socket, kind) in listeners.chain(datagrams) {
             if let Err(error) = self.wait_until_alone(socket, kind) {
-                log::warn!("look at the sockets of a port failed error={error}");
+                log::warn!("count the sockets of a port failed error={error}");
             }
-            // Without a program there is nothing to end: nobody had the port before.
+            // Fails where no program was attached: the port was free before.
             if let Err(error) = give_to_all(socket) {
                 log::debug!("detach program from port failed error={error}");
             }
@@ -137,7 +139,7 @@ impl Sockets {
         let deadline = Instant::now() + ALONE_TIME;
         while members(address, kind)? as usize > self.per_core.len() {
             if Instant::now() >= deadline {
-                log::warn!("another process listens here too address={address}");
+                log::warn!("another process listens on this address too address={address}");
                 break;
             }
             std::thread::sleep(ALONE_PAUSE);
@@ -153,7 +155,7 @@ impl Sockets {
     }
 }
 
-/// Binds one address; a port that is taken `until` then is replaced by a free one if `or_free`.
+/// Binds one address. With `or_free`, a free port replaces one that is still taken at `until`.
 fn bind_one(
     section: &str,
     listen: &str,
@@ -177,7 +179,7 @@ fn bind_one(
     Err(fail(&last))
 }
 
-/// Tries until a time as long as the port is taken.
+/// Tries again while the port is taken, `until` that time.
 fn patiently(
     until: Instant,
     bind: impl Fn() -> io::Result<Vec<Socket>>,
@@ -192,8 +194,8 @@ fn patiently(
     }
 }
 
-/// The addresses to try, in order; without a host all interfaces, over IPv6 and IPv4 where there
-/// is IPv6, as go-carbon listens.
+/// The addresses to try, in order. Without a host these are all interfaces, first over IPv6, whose
+/// socket takes IPv4 too, as in go-carbon.
 fn addresses(listen: &str) -> io::Result<Vec<SocketAddr>> {
     let (host, port) = listen_address(listen)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an address"))?;

@@ -1,5 +1,5 @@
-//! The write-ahead log of the node as a whole: its directory, what earlier runs left in it, and
-//! when that may go.
+//! The log directory of the node: checks it before the start, hands the segments of earlier runs to
+//! the cores for replay, and deletes them when every point of them is on stable storage.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,11 +10,11 @@ use rtrb::RingBuffer;
 use crate::config::{Config, SyncMode};
 use crate::fatal::{Fatal, die};
 use crate::node::log_note;
-use crate::node::plan::Sizes;
+use crate::node::sizes::{LogSizes, Sizes};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
-use crate::sys::files::{DirectoryLock, lock_directory};
+use crate::sys::lock::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
 use crate::sys::process;
 use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
@@ -23,58 +23,7 @@ use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder, Recovered};
 use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};
 
-/// Least length of a segment: a commit with everything that receivers may bring at once.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
-
-/// Least files of a shard: some to write to, some to give up meanwhile, and the reserve.
-const SEGMENTS_MIN: u64 = 8;
-
-/// The buffers of a core's log take a part of its memory: at most twice the limit for each of two
-/// buffers of points and of names.
-pub(crate) const BUFFERS: usize = 8;
-
-/// Least and greatest limit of a buffer: what one read of 256 KiB brings in the least, and two
-/// commits' worth at the most.
-const BUFFER_BYTES_MIN: usize = 512 << 10;
-const BUFFER_BYTES_MAX: usize = 2 << 20;
-
-/// A core gets so much of its budget for one of the buffers.
-const BUFFER_SHARE: usize = 64;
-
-/// The lengths of a shard's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogSizes {
-    pub(crate) segment_bytes: u32,
-    pub(crate) segments_max: u32,
-    pub(crate) buffer_bytes: usize,
-}
-
-impl LogSizes {
-    /// Fits the log of each of so many shards, with so much memory, into the configured size.
-    pub(crate) fn of(config: &Config, shards: usize, budget: usize) -> Result<LogSizes, String> {
-        let share = config.wal.max_size / shards as u64;
-        if share < SEGMENTS_MIN * SEGMENT_BYTES_MIN {
-            let least = (SEGMENTS_MIN * SEGMENT_BYTES_MIN * shards as u64) >> 20;
-            let given = config.wal.max_size >> 20;
-            return Err(format!(
-                "[wal] max-size of {given} MiB is too small for {shards} shards: at least \
-                 {least} MiB"
-            ));
-        }
-        let segment_bytes = config.wal.segment_size.min(share / SEGMENTS_MIN);
-        let segment_bytes = segment_bytes - segment_bytes % BLOCK_BYTES as u64;
-        let segments_max = share / segment_bytes;
-        let buffer_bytes = (budget / BUFFER_SHARE).clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
-        let half = usize::try_from(segment_bytes / 2).expect("a segment is below 4 GiB");
-        Ok(LogSizes {
-            segment_bytes: u32::try_from(segment_bytes).expect("the configuration limits it"),
-            segments_max: u32::try_from(segments_max).unwrap_or(u32::MAX),
-            buffer_bytes: buffer_bytes.min(half),
-        })
-    }
-}
-
-/// The log directory at the start.
+/// The open log directory, and what is needed to plan the logs of the cores.
 pub(crate) struct NodeLog {
     path: PathBuf,
     directory: LogDirectory,
@@ -86,10 +35,10 @@ pub(crate) struct NodeLog {
     sizes: LogSizes,
     shards: u16,
     run: u64,
-    /// Segments and words of earlier runs.
+    /// Segments and settled marks of earlier runs.
     inherited: Vec<FileName>,
     spares: Vec<FileName>,
-    /// Of them those that may hold more than was read, and the names they are kept under.
+    /// Damaged segments, which may hold more than was read, and the names that they get.
     damaged: Vec<(String, String)>,
     feeders: Vec<Feeder>,
     askers: Vec<CheckpointAsker>,
@@ -99,8 +48,8 @@ pub(crate) struct NodeLog {
 }
 
 impl NodeLog {
-    /// Opens the log directory if the configuration wants a log, and looks at what is there, which
-    /// [`examine`] has found fit. To be called before the first write to the data directory.
+    /// Locks and opens the log directory, unless the log is off, and lists its files, which
+    /// [`examine`] has checked. Must run before the first write to the data directory.
     pub(crate) fn open(config: &Config, sizes: &Sizes) -> Option<NodeLog> {
         let durability = match config.wal.sync_mode {
             SyncMode::Off => return None,
@@ -118,8 +67,8 @@ impl NodeLog {
         });
         let directory = LogDirectory::open(&path).unwrap_or_else(|error| fail(&error));
         if let Err(error) = log_note::note(&config.whisper.data_dir, &path) {
-            // On a full disk a node must start: it has points to write.
-            log::warn!("note of the log directory failed error={error}");
+            // Not fatal: a node must start on a full disk, because it has points to write.
+            log::warn!("write note of the log directory failed error={error}");
         }
         let names = directory.names().unwrap_or_else(|error| fail(&error));
         let files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
@@ -150,7 +99,7 @@ impl NodeLog {
         })
     }
 
-    /// What the shard is told of its log.
+    /// The log options of a shard.
     pub(crate) fn shard_options(&self, shard: u16) -> wal::Options {
         let inherited = self.inherited.len().div_ceil(usize::from(self.shards));
         let inherited = u32::try_from(inherited).unwrap_or(u32::MAX);
@@ -166,7 +115,8 @@ impl NodeLog {
         }
     }
 
-    /// What the core of the shard, which has this doorbell, needs. To be called for each in turn.
+    /// The log plan of the core that runs this shard and has this doorbell. Must be called once for
+    /// each shard, in order.
     pub(crate) fn core_plan(&mut self, shard: u16, bell: Doorbell) -> LogPlan {
         let (answers, checkpointed) = RingBuffer::new(1);
         self.askers.push(CheckpointAsker { answers, bell: bell.clone() });
@@ -194,12 +144,12 @@ impl NodeLog {
         }
     }
 
-    /// What the writer of a core tells of file systems with.
+    /// The end over which a writer reports file systems.
     pub(crate) fn newcomers(&self) -> Newcomers {
         self.newcomers.clone()
     }
 
-    /// Starts the checkpoint thread, when every core has its plan.
+    /// Starts the checkpoint thread. Every core must have its plan.
     pub(crate) fn start_checkpoints(&mut self) {
         let Some(requested) = self.requested.take() else { return };
         let askers = std::mem::take(&mut self.askers);
@@ -210,12 +160,12 @@ impl NodeLog {
         thread.unwrap_or_else(|error| die(Fatal::Writer, &format!("checkpoint: {error}")));
     }
 
-    /// Whether earlier runs left something.
+    /// Whether earlier runs left files.
     pub(crate) fn is_heir(&self) -> bool {
         !self.inherited.is_empty()
     }
 
-    /// Hands what earlier runs left to the cores, see [`recovery::recover`].
+    /// Replays the segments of earlier runs to the cores, see [`recovery::recover`].
     pub(crate) fn recover(&mut self, pause: impl FnMut(Duration)) -> Recovered {
         let mut feeders = std::mem::take(&mut self.feeders);
         let (directory, files) = (&self.directory, &self.inherited);
@@ -227,9 +177,9 @@ impl NodeLog {
         recovered
     }
 
-    /// Deletes what earlier runs left: every point of it is in its file, on stable storage. Of what
-    /// was damaged only every point that was read, so that it is kept under another name. False: it
-    /// is to be tried again.
+    /// Deletes the segments of earlier runs. Every point that was read from them must be on stable
+    /// storage in its file; damaged segments may hold more and are renamed. Returns false after a
+    /// failure: the caller tries again.
     pub(crate) fn drop_inheritance(&mut self) -> bool {
         let names: Vec<String> = self.inherited.iter().map(FileName::to_string).collect();
         if let Err(error) = self.settle(self.run, &names) {
@@ -242,7 +192,7 @@ impl NodeLog {
         true
     }
 
-    /// After a drain: everything is in its file, and no log of this run or an earlier one counts.
+    /// Deletes all segments, of this run too, after a drain has written every point to its file.
     pub(crate) fn drop_all(&mut self) -> std::io::Result<()> {
         let (sender, synced) = mpsc::channel();
         let is_asked = self.requests.send(Request::Last(sender)).is_ok();
@@ -266,8 +216,8 @@ impl NodeLog {
     }
 }
 
-/// Looks at what earlier runs left before anything is done that cannot be undone, such as ending
-/// the node that is taken over. An error says why this configuration must not be started.
+/// Checks the files of earlier runs before the first step that cannot be undone, such as stopping
+/// the node that is replaced. An error says why a node must not start with this configuration.
 pub(crate) fn examine(config: &Config) -> Result<(), String> {
     let path = &config.wal.directory;
     let describe = |error: &dyn std::fmt::Display| {
@@ -286,7 +236,7 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
         let text = format!(
             "{} files of an earlier run hold points that may be in no Whisper file yet, and the \
              log is off now ([wal] sync-mode, or [whisper] enabled): start with it on and then \
-             `carbyne drain`, or move these files away and lose what is in them",
+             `carbyne drain`, or move these files away and lose their points",
             left.len()
         );
         return Err(describe(&text));
@@ -294,7 +244,7 @@ pub(crate) fn examine(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The log may have been elsewhere in the last run.
+/// Fails if the last run used another log directory and segments are left there.
 fn examine_abandoned(config: &Config) -> Result<(), String> {
     let data = &config.whisper.data_dir;
     let Some(path) = log_note::abandoned(data, &config.wal.directory) else { return Ok(()) };
@@ -307,7 +257,7 @@ fn examine_abandoned(config: &Config) -> Result<(), String> {
     Err(format!(
         "the log of data directory {} was in {}: {found} points that may be in no Whisper file \
          yet, and [wal] directory is {} now: start with the former one and then `carbyne drain`, \
-         or move its files to the new one, or remove them and lose what is in them",
+         or move its files to the new one, or delete them and lose their points",
         data.display(),
         path.display(),
         config.wal.directory.display()
@@ -323,12 +273,12 @@ fn segments(directory: &LogDirectory) -> std::io::Result<Vec<SegmentId>> {
     Ok(names.iter().filter_map(segment).collect())
 }
 
-/// Says which file has a format that this release does not know, or cannot be asked for it.
+/// Describes the first segment whose format is unknown or whose header cannot be read.
 fn unknown_version(directory: &LogDirectory, segments: &[SegmentId]) -> Option<String> {
     segments.iter().find_map(|&id| {
         let first = match directory.read_first(&id.to_string(), BLOCK_BYTES) {
             Ok(first) => first,
-            // Of a node that is taken over, which goes on giving up segments.
+            // The node that is replaced still runs and deletes segments.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
                 return Some(format!(

@@ -1,12 +1,10 @@
-//! A note in the data directory of where its log is.
+//! The note `.carbyne.log` in the data directory: which log directory belongs to it.
 //!
-//! Points may be in the log and in no Whisper file. A node that is given another log directory, or
-//! another configuration, would start without them and nobody would notice; so the data directory
-//! remembers its log, and [`abandoned`] looks there first.
+//! Points may be in the log and in no Whisper file. A node started with another log directory would
+//! lose them silently, so [`abandoned`] compares the configured directory with the note first.
 //!
-//! The note is the file `.carbyne.log`: inode number of the log directory, a space, its absolute
-//! path, a newline. The inode number tells a directory of that name on another machine, to which a
-//! tree was copied, from the one that was meant.
+//! It holds the inode number of the log directory, a space, its absolute path, a newline. The inode
+//! number excludes a directory of the same name on a machine to which the tree was copied.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,15 +14,14 @@ use std::path::{Path, PathBuf};
 
 const NAME: &str = ".carbyne.log";
 
-/// What the note is written as before it gets its name.
+/// The name of the note until it is complete.
 const NAME_UNFINISHED: &str = ".carbyne.log.new";
 
-/// The directory that holds the log of this data directory, if it is still there and another than
-/// the configured one.
+/// The log directory of the last run, if it still exists and is not the configured one.
 pub(super) fn abandoned(data: &Path, configured: &Path) -> Option<PathBuf> {
     let note = match fs::read(data.join(NAME)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        // Not knowing is no reason to stand still.
+        // Only the check is lost: the node starts.
         Err(error) => {
             log::warn!("read note of the log directory failed file={NAME} error={error}");
             return None;

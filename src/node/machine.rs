@@ -1,18 +1,16 @@
-//! What the process may use of the machine, and what the node makes of it where the configuration
-//! leaves that to the node: how many shards on which processors, and how much memory.
+//! Default number of shards, their processors, and the default memory budget.
 //!
-//! The rule: as many shards as processors that the process may run on, but no more than its
-//! control groups give it time for, a part of a processor counting as one; and half of the memory
-//! of the machine, or of the tightest limit of its control groups. What decided is said when the
-//! node is ready.
+//! Shards: one for each processor in the affinity mask, but at most the CPU quota of the control
+//! groups, rounded up. Budget: half of the machine's memory, or of the tightest memory limit of the
+//! control groups. The line `ready` in the log names the limit that decided.
 
 use std::path::Path;
 
 use crate::sys::cgroup::{self, Limit, Limits};
 use crate::sys::cpu;
 
-/// The budget is the memory divided by this. The other half is for what the budget does not count
-/// (code, stacks, the kernel's buffers of connections) and for the pages of files being written.
+/// The budget is the memory divided by this. The rest is for code, stacks, socket buffers and the
+/// page cache.
 const BUDGET_SHARE: u64 = 2;
 
 /// What the process may use.
@@ -43,7 +41,7 @@ pub(crate) struct Budget {
 }
 
 impl Machine {
-    /// The machine that we run on. Limits that may be missing are told.
+    /// Reads the limits of this machine; logs those that cannot be read.
     pub(crate) fn found() -> Machine {
         let limits = cgroup::limits(Path::new("/"));
         for problem in &limits.problems {
@@ -53,11 +51,10 @@ impl Machine {
         Machine { cores, current_core, memory_bytes: cpu::machine_memory_bytes(), limits }
     }
 
-    /// The processors of `shards` shards; 0 = as many as the process has time for.
+    /// The processors of `shards` shards; 0 = one for each usable processor, within the quota.
     ///
-    /// A quota of time leaves all processors open. Every node that took the first of them would
-    /// meet all others there, so with a quota the first is the one that the scheduler has put us
-    /// on.
+    /// A CPU quota allows all processors. If every node took the first ones, all nodes of a machine
+    /// would share them, so with a quota the first shard takes the current processor.
     pub(crate) fn processors(&self, shards: usize) -> Processors {
         let own = |count: usize| format!("the {count} processors that the process may use");
         let mut cores = self.cores.clone();
@@ -76,7 +73,7 @@ impl Machine {
         Processors { numbers, decided_by }
     }
 
-    /// The budget, or what is configured as one.
+    /// The configured budget, or the default.
     pub(crate) fn budget(&self, configured: Option<u64>) -> Budget {
         let limit = self.limits.memory_bytes.as_ref();
         let limit = limit.filter(|limit| limit.amount < self.memory_bytes);
@@ -98,8 +95,7 @@ impl Machine {
     }
 }
 
-/// Shards for a quota of processor time. Rounded up: with fewer shards a part of what is allowed
-/// could never be used.
+/// Shards for a CPU quota, rounded up so that the whole quota can be used.
 fn allowed_shards(limit: &Limit) -> usize {
     usize::try_from(limit.amount.div_ceil(1_000)).unwrap_or(usize::MAX).max(1)
 }

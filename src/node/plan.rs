@@ -1,4 +1,4 @@
-//! Sizes derived from the configuration and the machine, and each core's share of them.
+//! The plan of each core: its share of the configuration and of the node's sizes.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -6,21 +6,17 @@ use std::sync::mpsc::Sender;
 use rtrb::Consumer;
 
 use crate::cache::WriteStrategy;
-use crate::config::{self, Config, Listener, SyncMode};
-use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_BYTES_MIN, LINE_BYTES_MAX, LINKS_BYTES, REQUEST_BYTES_MAX,
-};
+use crate::config::{self, Config, Listener};
+use crate::limits::{LINE_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::metric::owner::ShardId;
 use crate::node::listen::CoreSockets;
-use crate::node::log_directory::{BUFFERS, LogSizes};
-use crate::node::machine::{Budget, Machine, Processors};
+use crate::node::sizes::Sizes;
 use crate::schema::Rules;
-use crate::shard::memory::Share;
+use crate::shard::ShardOptions;
 use crate::shard::query::{Answer, Question};
-use crate::shard::{LINKS_PERCENT, ShardOptions};
 use crate::sys::file_systems::Newcomers;
-use crate::sys::files::Layout;
 use crate::sys::mesh::Links;
+use crate::sys::new_file::Layout;
 use crate::tasks::admin_line::AdminEnd;
 use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
 use crate::tasks::log_keeper::LogPlan;
@@ -28,93 +24,6 @@ use crate::tasks::report::ReportOptions;
 use crate::tasks::start::CorePlan;
 use crate::tasks::writer::WriterOptions;
 use crate::wal;
-
-/// Least budget of one core: its cache must hold more than its fixed buffers.
-const CORE_BUDGET_MIN: usize = 8 << 20;
-
-/// Descriptors per core beside its connections: rings, listeners, files of the batch in work.
-const CORE_DESCRIPTORS: u64 = 128;
-
-/// Numbers every core's plan is made from.
-#[derive(Debug, Clone)]
-pub(crate) struct Sizes {
-    /// The processor of each shard.
-    pub(crate) processors: Vec<usize>,
-    /// What decided the number of shards.
-    pub(crate) shards_by: String,
-    /// The memory budget of the node in bytes.
-    pub(crate) budget_bytes: u64,
-    /// What decided the budget.
-    pub(crate) budget_by: String,
-    /// Buffers per link between two cores, and their size.
-    pub(crate) link_buffers: usize,
-    pub(crate) batch_bytes: usize,
-    /// The lengths of each core's log, if there is one.
-    pub(crate) log: Option<LogSizes>,
-    /// Connections of all kinds that the limit on open files allows the node.
-    connections_max: usize,
-}
-
-impl Sizes {
-    pub(crate) fn of(config: &Config, machine: &Machine, open_files: u64) -> Result<Sizes, String> {
-        let Processors { numbers: processors, decided_by: shards_by } =
-            machine.processors(config.common.shards);
-        let Budget { bytes: budget_bytes, decided_by: budget_by } =
-            machine.budget(config.cache.memory_budget);
-        let shards = processors.len();
-        let budget = core_budget(budget_bytes, shards);
-        let links_bytes = LINKS_BYTES.min(budget / 100 * LINKS_PERCENT);
-        let per_link = links_bytes / (shards - 1).max(1);
-        let batch_bytes = (per_link / 2).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX);
-        if (budget * shards) as u64 > budget_bytes {
-            let used = budget * shards;
-            log::warn!("memory budget is too small for the cores, using {used} bytes");
-        }
-        let reserved = CORE_DESCRIPTORS * shards as u64;
-        let connections_max = open_files.saturating_sub(reserved).max(64);
-        let message_bytes = u64::from(config.pickle.max_message_size);
-        let allowed = (budget / 100 * Share::Pickles.percent()) as u64;
-        if config.pickle.listener.enabled && message_bytes > allowed {
-            log::info!("pickles beyond {allowed} bytes are refused: a core's share of the memory");
-        }
-        let log = match config.wal.sync_mode {
-            SyncMode::Off => None,
-            SyncMode::Process | SyncMode::Power => Some(LogSizes::of(config, shards, budget)?),
-        };
-        Ok(Sizes {
-            processors,
-            shards_by,
-            budget_bytes,
-            budget_by,
-            log,
-            link_buffers: (per_link / batch_bytes).clamp(2, 16),
-            batch_bytes,
-            connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
-        })
-    }
-
-    /// A shard's budget: its core's, less what the buffers of its log may take.
-    fn shard_budget(&self) -> usize {
-        let log_bytes = self.log.map_or(0, |log| BUFFERS * log.buffer_bytes);
-        let budget = core_budget(self.budget_bytes, self.shards());
-        budget.saturating_sub(log_bytes).max(CORE_BUDGET_MIN)
-    }
-
-    pub(crate) fn shards(&self) -> usize {
-        self.processors.len()
-    }
-
-    /// One core's share of a number of connections.
-    fn share_of(&self, connections: usize) -> usize {
-        connections.div_ceil(self.shards()).max(1)
-    }
-}
-
-fn core_budget(budget_bytes: u64, shards: usize) -> usize {
-    let share = usize::try_from(budget_bytes / shards as u64).unwrap_or(usize::MAX);
-    let links = (shards - 1) * 2 * BATCH_BYTES_MIN;
-    share.max(CORE_BUDGET_MIN).max(links * 100 / LINKS_PERCENT)
-}
 
 /// What a core gets beside numbers.
 pub(crate) struct Ends {

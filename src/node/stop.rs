@@ -1,5 +1,5 @@
-//! The way down: stop receiving, let every point reach its owner, then either commit everything to
-//! the log or write everything out.
+//! Stopping a node: end receiving, let every point reach its owner, then either commit every point
+//! to the log or write it to its file.
 
 use std::process::ExitCode;
 use std::sync::mpsc::RecvTimeoutError;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGUSR1, SIGUSR2};
 
 use crate::fatal::Fatal;
-use crate::node::Node;
 use crate::node::drain::NOTHING_LEFT;
+use crate::node::running::Node;
 use crate::stats::{Counters, Receiver};
 use crate::tasks::core::{Order, Report};
 
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The log's disk may take nothing for so long before the stop gives up on it.
+/// Longest wait for the log's disk at a stop.
 const SEAL_TIME: Duration = Duration::from_secs(30);
 
-/// Status of a node that was told twice to stop: as if the signal had not been caught.
+/// Added to the number of a second signal: the status that a shell reports for an uncaught one.
 const STATUS_SIGNAL: i32 = 128;
 
 /// Stops the node in order; a second SIGTERM or SIGINT ends it at once. With a log, only SIGUSR1
@@ -42,7 +42,7 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     status
 }
 
-/// Leaves what is not in its file to the log.
+/// Commits every point that is not in its file to the log.
 fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
     log::info!("stopping: committing everything to the log");
     node.order_all(|| Order::Seal);
@@ -65,7 +65,7 @@ fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Writes everything out.
+/// Writes every point to its file.
 fn drain(node: &mut Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
     log::info!("stopping: writing everything out");
     node.order_all(|| Order::Drain);
@@ -100,7 +100,7 @@ fn drain(node: &mut Node, begun: Instant, mut progress: Progress, is_writing: bo
     ExitCode::SUCCESS
 }
 
-/// What the lock file says for `carbyne drain`; "0" only at the end.
+/// The line of the lock file that `carbyne drain` reads; "0" only at the end.
 fn points_left(count: u64) -> String {
     if count == 0 { NOTHING_LEFT.to_owned() } else { format!("{count} points left") }
 }
@@ -111,7 +111,7 @@ fn join(node: &mut Node) {
     }
 }
 
-/// The node's last line: where every point it received has gone.
+/// Logs the totals: what became of every received point.
 fn tell_totals(total: &Counters, elapsed: Duration) {
     let of = |receiver: Receiver| total.received[receiver.index()];
     let received: u64 = total.received.iter().sum();
@@ -152,7 +152,7 @@ impl Progress {
             self.told = Instant::now();
             let left = self.waiting.iter().sum::<u64>();
             log::info!("stopping: points left to write count={left}");
-            // Without a drain nobody waits for this, and a disk that hangs would hold up the stop.
+            // Only `carbyne drain` reads this; otherwise a hanging disk must not delay the stop.
             if self.is_drain {
                 node.lock.tell(&points_left(left.max(1)));
             }
@@ -160,7 +160,7 @@ impl Progress {
     }
 }
 
-/// Waits until a report of each core is what is waited for; false when that is not so in time.
+/// Waits until each core has sent a wanted report; false if the deadline passes first.
 fn collect(
     node: &Node,
     deadline: Option<Instant>,
@@ -173,7 +173,7 @@ fn collect(
             return false;
         }
         match node.reports.recv_timeout(PROGRESS_INTERVAL) {
-            // From `carbyne drain` or a node that takes over, which do not know of each other.
+            // Sent by `carbyne drain` or by a node that takes over, independently of each other.
             Ok(Report::Signal(signal @ (SIGUSR1 | SIGUSR2))) => {
                 log::info!("stopping already, going on signal={signal}");
             }

@@ -1,9 +1,9 @@
-//! Taking over from a running node, so that an upgrade refuses no connection.
+//! Replaces a running node without refusing a connection, for upgrades.
 //!
-//! The new process joins the ports first: connections and datagrams that come from then on wait at
-//! its sockets. Then it has the old one stop, which takes what waits at its own sockets, commits
-//! it to the log and exits; the new one replays the log and serves. Connections that were open are
-//! closed by the old process, as by any stop.
+//! The new process binds the ports first (`SO_REUSEPORT`); from then on, connections and datagrams
+//! queue at its sockets. Then it signals the old process, which reads what is queued at its own
+//! sockets, commits it to the log and exits. The new process replays the log and serves. The old
+//! process closes its open connections, as at any stop.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,27 +12,27 @@ use signal_hook::consts::SIGUSR2;
 
 use crate::config::Config;
 use crate::fatal::{Fatal, die};
-use crate::sys::files::{LockState, look_at_lock};
+use crate::sys::lock::{LockState, look_at_lock};
 use crate::sys::process::send_signal;
 
-/// Time between two looks at the lock.
+/// Time between two reads of the lock file.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The process that has the data directory.
+/// The process that holds the lock of the data directory.
 #[derive(Debug)]
-pub(crate) struct Former {
+pub(crate) struct Predecessor {
     process: u32,
 }
 
-impl Former {
+impl Predecessor {
     /// Finds the node that runs on the configured data directory, if one does.
-    pub(crate) fn find(config: &Config) -> Option<Former> {
+    pub(crate) fn find(config: &Config) -> Option<Predecessor> {
         let directory = &config.whisper.data_dir;
         match look_at_lock(directory) {
-            Ok(LockState::Held(process, _)) => Some(Former { process }),
+            Ok(LockState::Held(process, _)) => Some(Predecessor { process }),
             _ => {
                 log::info!("no node to take over from directory={}", directory.display());
                 None
@@ -40,7 +40,7 @@ impl Former {
         }
     }
 
-    /// Has it stop, and waits until it has.
+    /// Stops it and waits for its end.
     pub(crate) fn end(self, directory: &Path) {
         let begun = Instant::now();
         log::info!("taking over process={}", self.process);

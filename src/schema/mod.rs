@@ -1,4 +1,4 @@
-//! storage-schemas.conf and storage-aggregation.conf: what a new file looks like.
+//! storage-schemas.conf and storage-aggregation.conf: archives and aggregation of new files.
 //!
 //! The files are read as carbon reads them: its INI dialect (`ini`), its retention strings
 //! ([`retention`]), its regular expressions (`pattern`), first match in file order ([`rules`]).

@@ -1,12 +1,12 @@
 //! Patterns of rules: Python's regular expressions over metric names.
 //!
-//! A pattern means what Python's `re.search` makes of it. It is rewritten into the syntax of the
-//! `regex` crate, whose time is linear in the name; only look-around, back-references, atomic
-//! groups and possessive quantifiers go to the backtracking `fancy-regex`, under a limit. What
-//! Python refuses is refused, since carbon would not start with it; what cannot be rewritten is
-//! refused too, by name. So is what would take too much: linear in the name means the name's bytes
-//! times what may be repeated at once, and a core searches while its points wait.
-//! Metric names hold no line breaks, so `$` and `.` mean the same in both languages.
+//! Patterns match as in Python's `re.search`. They are rewritten into the syntax of the `regex`
+//! crate, whose time is linear in the name; only look-around, back-references, atomic groups and
+//! possessive quantifiers go to the backtracking `fancy-regex`, under a limit. Patterns that Python
+//! refuses are errors, since carbon would not start with them; so are those that cannot be
+//! rewritten, and those that would take too long: the time is the name's bytes times the size of
+//! the compiled pattern, and a core's points wait for the search. Metric names hold no line breaks,
+//! so `$` and `.` mean the same in both languages.
 
 use regex::{Regex, RegexBuilder};
 

@@ -1,7 +1,7 @@
-//! Retention strings, `step:points` or `step:duration`, in two readings.
+//! Retention strings, `step:points` or `step:duration`, as carbon and as go-carbon read them.
 //!
-//! carbon's reading counts. go-carbon reads `60s:1440` as 1,440 seconds where carbon reads 1,440
-//! points, so its reading is worked out beside it and a difference is told.
+//! carbon's reading is used. go-carbon reads `60s:1440` as 1,440 seconds where carbon reads 1,440
+//! points, so both are computed and a difference is reported.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The rules of both files, and what they make of a name.
+//! The rules of both files, and the rule that applies to a name.
 //!
 //! Sections become rules in file order, whatever their `priority`; the first whose pattern is
 //! found in the name decides. A section is skipped with a notice, or the file is refused, exactly
@@ -28,8 +28,7 @@ const _: () = {
 pub struct Resolved<'a> {
     /// What the new file looks like.
     pub spec: SeriesSpec,
-    /// A section of storage-schemas.conf decided; otherwise the archives are carbon's for names
-    /// that nobody thought of.
+    /// A section of storage-schemas.conf matched; otherwise the archives are carbon's default.
     pub is_listed: bool,
     /// Section of storage-schemas.conf that decided; `default` if none did.
     pub schema: &'a str,
@@ -130,7 +129,7 @@ fn is_found<'a>(
     search == Search::Found
 }
 
-/// A file being read, and what is to be said about it.
+/// A file being parsed, and the notices about it.
 struct File<'a> {
     source: &'a Source<'a>,
     notices: &'a mut Vec<Notice>,

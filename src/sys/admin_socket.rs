@@ -1,9 +1,8 @@
 //! A Unix socket that only the user of the node can reach.
 //!
-//! It is made under another name, gets its rights, listens, and only then takes its name: nobody
-//! can connect to it before, and a socket that a node left behind is replaced in one step. Paths
-//! are given to the kernel by way of their directory's descriptor, since it takes no more than 107
-//! bytes of them.
+//! It is created under a temporary name, gets its mode, listens, and is then renamed: so no other
+//! user can connect meanwhile, and the rename replaces a stale socket atomically. Paths go through
+//! `/proc/self/fd` of their directory, because the kernel limits socket paths to 107 bytes.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -17,8 +16,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Connections that wait until the ones before them are done; a further one is refused, or waits to
-/// connect.
+/// Connections that may queue; further ones are refused, or wait in `connect`.
 const BACKLOG: i32 = 16;
 
 /// How long a stop waits for the removal of the name.
@@ -84,7 +82,7 @@ fn check_free(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Whoever does not accept soon enough is there all the same.
+    // A full backlog also means that a process listens.
     socket.set_nonblocking(true)?;
     match with_address(path, |address| socket.connect(address)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),

@@ -1,4 +1,4 @@
-//! What the control groups of this process allow it: memory and processors.
+//! The limits of this process's control groups: memory and CPU quota.
 //!
 //! /proc/self/cgroup says which groups the process is in, /proc/self/mountinfo where their
 //! directories are. A limit of a group holds for every group below it, so all limits count from
@@ -6,8 +6,8 @@
 //! In a container the top of the mount is the container's group, and in a cgroup namespace both
 //! files name paths as seen from the namespace.
 //!
-//! Everything is read below a root directory, "/" on a real machine, so tests hand in trees of
-//! their own. Reading takes no lock and changes nothing; it happens once, at the start.
+//! Everything is read below a root directory, "/" on a real machine, so that tests can pass their
+//! own trees. It is read once, at the start, without locks or changes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,8 +15,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Most bytes read of one file. A host with 10,000 containers has a mountinfo of a few MB; what is
-/// longer is cut, and limits of mounts behind the cut are not seen.
+/// Bytes read of one file at most. A host with 10,000 containers has a mountinfo of a few MB;
+/// longer ones are truncated, and limits of later mounts are not found.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// From here on an amount of memory means "no limit": v1 writes the greatest signed number, rounded
@@ -28,7 +28,7 @@ const UNLIMITED_BYTES: u64 = 1 << 62;
 pub struct Limit {
     /// How much is allowed.
     pub amount: u64,
-    /// The file of the kernel that says so.
+    /// The kernel's file with the limit.
     pub file: PathBuf,
 }
 

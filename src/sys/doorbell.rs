@@ -1,8 +1,8 @@
 //! Waking a core from another thread.
 //!
-//! Every core has one doorbell. Whoever leaves something in one of the core's SPSC links rings it;
-//! the core then looks through all its links. A ring costs a system call only when the core has
-//! said that it is about to sleep, so a busy core is rung for free.
+//! Every core has one doorbell. A thread that pushes into one of the core's SPSC links rings it;
+//! the core then polls all its links. A ring makes a system call only when the core has announced
+//! that it will sleep, so ringing a busy core is free.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -11,27 +11,26 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle}
 /// A running core; joining returns when its main future has ended.
 pub type CoreHandle = glommio::ExecutorJoinHandle<()>;
 
-/// A task of this core. Dropping it cancels it; see [`detach`].
+/// A task of this core. Dropping it cancels it; after `detach` it runs to its end.
 pub type Task<T> = glommio::Task<T>;
 
 /// Memory that glommio registers with the kernel for its own file I/O, which we do not use; its
 /// default would pin 30 MB per core.
 const RUNTIME_IO_BYTES: usize = 64 << 10;
 
-/// How long a busy core runs its tasks before it looks at its sockets and timers again. A question
-/// waits for the end of the turn, three times if another core has the answer; a look costs some
-/// 5 us.
+/// How long a busy core runs its tasks before it polls its sockets and timers again. A query waits
+/// for the end of a turn, of three turns if another core has the answer; a poll costs some 5 us.
 const TURN: Duration = Duration::from_micros(250);
 
-/// glommio's own way of ending a turn is a timer, and it is never to fire. glommio 0.9.0 goes to
-/// sleep with tasks ready to run when the kernel takes the processor away between setting that
-/// timer and running the first task, for longer than the timer: `run_task_queues` then says that
-/// nothing ran, and its caller takes that for nothing to run. On a machine with more to do than
-/// processors a timer of a millisecond stops a core for good within seconds.
+/// glommio ends a turn by a timer; this one never fires. If the kernel preempts the core between
+/// setting the timer and running the first task, for longer than the timer, glommio 0.9.0 sleeps
+/// with ready tasks: `run_task_queues` returns that nothing ran, and its caller concludes that
+/// nothing is ready. On an overloaded machine, a timer of a millisecond stops a core permanently
+/// within seconds.
 const NEVER: Duration = Duration::from_secs(366 * 86_400);
 
-/// Sleeping so long lets everything run that is ready, and then has the core look at its sockets:
-/// it is over before the core could fall asleep.
+/// A sleep of this length lets all ready tasks run and makes the core poll its sockets; it ends
+/// before the core can go to sleep.
 const LOOK: Duration = Duration::from_micros(1);
 
 thread_local! {
@@ -114,14 +113,14 @@ pub fn spawn_bulk<T: 'static>(future: impl Future<Output = T> + 'static) -> Task
     glommio::spawn_local_into(future, queue).expect("the queue lives as long as the executor")
 }
 
-/// Whether a task that has something to take may do so now: the core's turn is not over, and nobody
-/// has waited longer. Otherwise it is to [`wait_for_turn`].
+/// Whether a task may take work now: the core's turn is not over, and no task has waited longer.
+/// Otherwise the task must [`wait_for_turn`].
 pub fn may_take() -> bool {
     TAKERS.with(Takers::is_empty) && !is_turn_over()
 }
 
-/// Waits for the core's turn to take something, which is to be done at once then. Not to be
-/// cancelled: others wait behind.
+/// Waits for the turn of this task to take work, which must follow at once. Must not be cancelled:
+/// other tasks wait behind it.
 pub async fn wait_for_turn() {
     let number = TAKERS.with(Takers::come);
     let mut is_new = true;

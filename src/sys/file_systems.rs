@@ -1,10 +1,9 @@
 //! The file systems that the Whisper tree lies on, and their syncs.
 //!
-//! A tree may span several: others can be mounted in it, and symbolic links may lead to them. Each
-//! writer tells of a file system before it writes there for the first time, and the checkpoint
-//! thread, which has the other end, syncs all it was told of. What a writer has told before a sync
-//! begins is covered by it, because a point is confirmed after its write, and asked about after
-//! that.
+//! A tree may span several: by mounts in it, or by symbolic links. Each writer registers a file
+//! system before its first write there; the checkpoint thread, at the other end of the channel,
+//! syncs all registered ones. A sync covers every point confirmed before it began, because the
+//! writer registers before it writes, and a point is confirmed after its write.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -14,17 +13,17 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use crate::limits::FILE_SYSTEMS_MAX;
-use crate::sys::files::identify;
+use crate::sys::at::identify;
 
-/// One file system, as somebody met it.
+/// One registered file system.
 ///
-/// It is opened before anything is written to it and kept open: the kernel reports a failed
-/// write-back once to everybody who had the file system open then.
+/// It is opened before the first write and stays open: the kernel reports a failed write-back once
+/// to each descriptor that was open at the time.
 #[derive(Debug)]
 struct FileSystem {
     device: u64,
     file: File,
-    /// A path on it, for whoever reads of its failure.
+    /// A path on it, for messages.
     place: PathBuf,
 }
 
@@ -40,24 +39,24 @@ impl FileSystem {
     }
 }
 
-/// All file systems that were met so far.
+/// All registered file systems.
 #[derive(Debug)]
 pub struct FileSystems {
     met: Vec<FileSystem>,
     news: Receiver<FileSystem>,
 }
 
-/// One writer's end, which tells of file systems that it has not met before. A copy must be made
-/// before anything is written.
+/// One writer's end: registers file systems that are new to it. A copy must be made before anything
+/// is written.
 #[derive(Debug, Clone)]
 pub struct Newcomers {
     to: Sender<FileSystem>,
     known: RefCell<Vec<u64>>,
-    /// The device met last: most files lie on one.
+    /// The device of the last call: most files are on one.
     last: Cell<u64>,
 }
 
-/// Begins with the file system of this directory, to which nothing has been written yet.
+/// Makes both ends; the file system of this directory, not written to yet, is registered.
 pub fn file_systems(directory: &Path) -> io::Result<(FileSystems, Newcomers)> {
     let file = File::open(directory)?;
     let device = identify(&file)?.device;
@@ -68,14 +67,13 @@ pub fn file_systems(directory: &Path) -> io::Result<(FileSystems, Newcomers)> {
 }
 
 impl FileSystems {
-    /// Brings everything written so far to stable storage, on all file systems that were told of
-    /// before this call.
+    /// Brings everything written so far to stable storage, on all file systems registered before
+    /// this call.
     pub fn sync(&mut self) -> io::Result<()> {
         while let Ok(new) = self.news.try_recv() {
-            // Of two writers the one that comes first has opened it before the other one's tale
-            // could follow, and so before anybody wrote.
+            // If two writers register it, the first descriptor was opened before either wrote.
             if self.met.iter().all(|met| met.device != new.device) {
-                log::info!("file system met in the tree place={}", new.place.display());
+                log::info!("the tree has another file system place={}", new.place.display());
                 self.met.push(new);
             }
         }
@@ -84,8 +82,8 @@ impl FileSystems {
 }
 
 impl Newcomers {
-    /// To be called before a write to this device; `open` gives a descriptor of anything on it,
-    /// and a path to name it by. An error says that nothing may be written there.
+    /// Must be called before a write to this device; `open` returns a descriptor of any file on it
+    /// and a path for messages. After an error nothing may be written there.
     pub fn meet(
         &self,
         device: u64,
@@ -100,7 +98,7 @@ impl Newcomers {
                 return Err(io::Error::from_raw_os_error(libc::EXDEV));
             }
             let (file, place) = open()?;
-            let gone = "nobody syncs file systems any more";
+            let gone = "the checkpoint thread has ended";
             let new = FileSystem { device, file, place };
             self.to.send(new).map_err(|_| io::Error::other(gone))?;
             known.push(device);
@@ -112,7 +110,7 @@ impl Newcomers {
 
 #[cfg(test)]
 impl FileSystems {
-    /// The devices that were met.
+    /// The registered devices.
     pub(crate) fn devices(&self) -> Vec<u64> {
         self.met.iter().map(|met| met.device).collect()
     }

@@ -1,16 +1,15 @@
-//! How the C library's allocator treats large pieces of memory.
+//! Makes the C library's allocator return large allocations to the system.
 
-/// Pieces of at least this size are mapped by themselves: the chunks of the cache's slabs.
+/// Allocations of at least this size get a mapping of their own: the chunks of the cache's slabs.
 const MAPPED_BYTES: libc::c_int = 256 << 10;
 
-/// So much may stay free at the end of a heap: what the allocator would take twice a mapped piece
-/// to be worth.
+/// Free bytes that may stay at the end of a heap: the allocator's own ratio to the threshold above.
 const TRIM_BYTES: libc::c_int = 2 * MAPPED_BYTES;
 
-/// From now on a large piece goes back to the system when it is freed. Left alone, the allocator
-/// takes the first such piece that is freed for a sign that there will be more, keeps it, and takes
-/// all further ones from its heaps, which shrink from their ends only: the memory of points that
-/// are written would stay with the process for ever.
+/// Fixes the mapping threshold, so that freed large allocations return to the system. By default
+/// the allocator raises the threshold when the first one is freed, and serves later ones from its
+/// heaps, which shrink only at their ends: the process would keep the memory of written points for
+/// ever.
 pub fn give_back_large_pieces() {
     #[cfg(target_env = "gnu")]
     for (option, value) in

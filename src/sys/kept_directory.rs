@@ -1,9 +1,9 @@
-//! A directory of the tree that stays open while files next to each other are made in it.
+//! A directory that stays open while a batch creates or opens several files in it.
 //!
-//! New series mostly come in the order of their directories, and opening the parent, asking which
-//! device it is on and closing it again is a tenth of what a new file costs. It is kept for one
-//! batch only: whatever somebody does to the directory meanwhile, the next batch looks at its path
-//! anew. One that was removed is noticed when a file is made in it.
+//! New series mostly arrive in the order of their directories; opening, `fstat` and closing the
+//! parent is a tenth of the cost of a new file. It is kept for one batch only: the next one
+//! resolves the path again, so renames take effect. A removed directory shows when a file is
+//! created in it.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -49,7 +49,9 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::sys::files::{Layout, Tree, c_path};
+    use crate::sys::at::c_path;
+    use crate::sys::files::Tree;
+    use crate::sys::new_file::Layout;
 
     #[test]
     fn a_directory_is_kept_until_it_is_forgotten_or_removed() {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::files::{make_directories, reserve};
+use crate::sys::new_file::{make_directories, reserve};
 
 /// What a write must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +67,13 @@ pub struct LogDirectory {
 }
 
 impl LogDirectory {
-    /// Opens the directory, and makes it for good if it is missing.
+    /// Opens the directory; creates it durably if it is missing.
     pub fn open(path: &Path) -> io::Result<LogDirectory> {
         make_directories(path)?;
         Ok(LogDirectory { path: path.to_owned(), directory: File::open(path)? })
     }
 
-    /// The names of its files; those that are no text are none of ours.
+    /// The names of its files; names that are not UTF-8 are not ours.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -112,8 +112,8 @@ impl LogDirectory {
         Ok(bytes)
     }
 
-    /// Makes a file of this length with blocks of its own. It must not exist, and none is left
-    /// behind when there is no room for it.
+    /// Creates a file of this length with allocated blocks. It must not exist; when the disk is
+    /// full none is left behind.
     pub fn create(&self, name: &str, bytes: u64) -> io::Result<()> {
         let path = self.path.join(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
@@ -151,17 +151,17 @@ impl LogDirectory {
         std::fs::remove_file(self.path.join(name))
     }
 
-    /// Deletes files that only together may be gone: first the empty file `word` is there, which
-    /// says that the others do not count, and last it goes too. After a failure, or a crash, this
-    /// may be done again with what is left. Those in `kept` keep their bytes under a second name.
+    /// Deletes files atomically as a set: creates the empty file `word`, which marks the others as
+    /// void, deletes them, and then the mark. After a failure or a crash it can be repeated. Files
+    /// in `kept` stay under a second name.
     pub fn remove_all(
         &self,
         word: &str,
         names: &[String],
         kept: &[(String, String)],
     ) -> io::Result<()> {
-        // Before the word, because nobody reads them after it; as a link, because before it they
-        // may not be missing.
+        // Before the mark, because after it they are not read; as a link, because before it they
+        // must not be missing.
         for (name, aside) in kept {
             let linked = std::fs::hard_link(self.path.join(name), self.path.join(aside));
             // Done before, or not possible here.

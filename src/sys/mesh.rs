@@ -2,12 +2,12 @@
 //!
 //! Each ordered pair of cores has four rings:
 //! - *data*: batches of points, from the receiving core to the owner, and of lines for another core
-//!   to take apart;
+//!   to parse;
 //! - *spent*: the same buffers, emptied, on their way back. A sender owns a fixed number of
-//!   buffers per owner; having none left is how "the link is full" shows. Nothing is allocated
-//!   once all buffers exist.
-//! - *ask* and *answer*: questions to the owner of a metric and what it says. A core has at most
-//!   as many open questions to another as the rings have places, so answering never waits.
+//!   buffers per owner; when none is left, the link is full. Nothing is allocated once all buffers
+//!   exist.
+//! - *ask* and *answer*: queries to the owner of a metric and its answers. A core has at most as
+//!   many open queries to another as the rings have places, so an answer never waits.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 

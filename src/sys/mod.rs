@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the one place where the kernel's interfaces are called")]
 
 pub mod admin_socket;
+pub mod at;
 pub mod cgroup;
 pub mod clock;
 pub mod cpu;
@@ -17,9 +18,10 @@ pub mod files;
 pub mod heap;
 pub mod kept_directory;
 pub mod local_time;
+pub mod lock;
 pub mod log_files;
 pub mod mesh;
-mod new_file;
+pub mod new_file;
 pub mod port_group;
 pub mod prefetch;
 pub mod preflight;

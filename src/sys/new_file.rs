@@ -1,17 +1,27 @@
-//! A new file in an open directory: under its name complete or not at all.
+//! New files and directories: each appears under its name complete or not at all.
 //!
-//! It is made without a name (`O_TMPFILE`) and linked when all is in it that is to be there first;
-//! on file systems that cannot do that, under a name that no Graphite program reads, and renamed.
+//! A file is made without a name (`O_TMPFILE`), filled, and linked. File systems without
+//! `O_TMPFILE` get it under a name that no Graphite program reads, and then renamed.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::files::{FileIdentity, how, open_raw, remove, rename_new};
+use crate::sys::at::{FileIdentity, how, open_raw, remove, rename_new};
 
-/// Makes a file that appears when `fill` has given it all it is to have.
+/// How new files are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Space is reserved up front; a full disk shows at creation.
+    Reserved,
+    /// Only written parts take space.
+    Sparse,
+}
+
+/// Makes a file that appears under its name after `fill` has written it.
 pub(super) fn create_in<F: Fn(&File) -> io::Result<FileIdentity>>(
     parent: &OwnedFd,
     name: &CStr,
@@ -67,7 +77,7 @@ fn link_through_proc(file: &File, parent: &OwnedFd, name: &CStr) -> io::Result<(
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// For file systems without `O_TMPFILE`: a temporary name that no Graphite program reads.
+/// For file systems without `O_TMPFILE`: fills the file under a temporary name.
 fn create_and_rename<F: Fn(&File) -> io::Result<FileIdentity>>(
     parent: &OwnedFd,
     name: &CStr,
@@ -84,10 +94,10 @@ fn create_and_rename<F: Fn(&File) -> io::Result<FileIdentity>>(
     result.map(|identity| (file, identity))
 }
 
-/// A new file under a name that nobody has, not even an earlier process of the same number, whose
-/// file may be a series already.
+/// A new file under an unused name. An earlier process of the same number may have left files,
+/// which may be linked as series.
 fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
-    // Several writers may be at work in one directory.
+    // Several writers may create files in one directory.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
     loop {
@@ -101,13 +111,54 @@ fn open_temporary(parent: &OwnedFd) -> io::Result<(File, CString)> {
     }
 }
 
+/// Sets the length and allocates blocks; only the length where the file system cannot allocate.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let length = i64::try_from(bytes).expect("a Whisper file is shorter than 2^63 bytes");
+    // SAFETY: plain numbers and a descriptor that is open for the call.
+    let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS) => file.set_len(bytes),
+        _ => Err(error),
+    }
+}
+
+/// Creates a directory and its parents, durably, if they are missing.
+pub fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != path {
+        make_directories(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// Whether the disk or a quota is full: later tries may succeed.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::sys::files::{FileIdentity, identify};
+    use crate::sys::at::identify;
 
     #[test]
     fn a_file_gets_its_name_with_all_that_is_in_it_and_takes_nobody_elses() {

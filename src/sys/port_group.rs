@@ -1,8 +1,8 @@
-//! Who gets what arrives at a port that several processes listen on: `SO_REUSEPORT` groups.
+//! `SO_REUSEPORT` groups: which process gets what arrives at a port that several listen on.
 //!
-//! The kernel deals new connections and datagrams out among all sockets of a group by a hash. A
-//! node that takes over from another one joins its groups, has the kernel give everything to the
-//! newer sockets, and then the older ones can empty their queues and close without a race.
+//! The kernel distributes new connections and datagrams among all sockets of a group by a hash. A
+//! node that replaces another one joins its groups and directs everything to its own sockets; the
+//! old ones can then empty their queues and close without a race.
 //! Sockets are numbered in the order in which they joined: `reuseport_select_sock` in Linux'
 //! net/core/sock_reuseport.c; programs are classic BPF, see Linux' networking/filter.rst.
 
@@ -68,11 +68,10 @@ fn in_table(address: SocketAddr) -> String {
     format!("{words}:{:04X}", address.port())
 }
 
-/// Has the kernel give everything new to the `new` youngest members of the socket's group, which
-/// joined behind the `old` ones. When a member leaves, the last one gets its number: only so many
-/// of the new ones are used that none of their numbers ends before the last old one has left, as
-/// long as there are no fewer new ones than old ones. A number without a member would have the
-/// kernel choose among all.
+/// Directs everything new to the `new` youngest members of the socket's group, which joined after
+/// the `old` ones. When a member leaves, the last member gets its number. So only the first
+/// `new - old + 1` new members are used: their numbers stay valid until the last old member leaves,
+/// if `new >= old`. For a number without a member the kernel chooses among all.
 pub fn give_to_youngest(socket: &Socket, old: u32, new: u32) -> io::Result<()> {
     const RANDOM: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned();
     let step = |code: u32, k: u32| {
@@ -90,7 +89,7 @@ pub fn give_to_youngest(socket: &Socket, old: u32, new: u32) -> io::Result<()> {
     set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }
 
-/// Has the kernel choose among all members of the socket's group again.
+/// Lets the kernel choose among all members of the socket's group again.
 pub fn give_to_all(socket: &Socket) -> io::Result<()> {
     set_option(socket, libc::SO_DETACH_REUSEPORT_BPF, &0_i32)
 }

@@ -1,4 +1,4 @@
-//! What must hold on the machine before a node starts, and how to mend it when it does not.
+//! Checks of the machine before a node starts, each with the command that fixes a failure.
 
 use std::fmt;
 use std::io;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
-use crate::sys::files::{is_full, make_directories};
+use crate::sys::new_file::{is_full, make_directories};
 
 /// glommio refuses to start a core below this.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
-/// A condition that fails: what, and the command that mends it.
+/// A failed check, and the command that fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// What is wrong, with the value found.
@@ -88,9 +88,9 @@ pub fn raise_open_files(needed: u64) -> Result<u64, Obstacle> {
     })
 }
 
-/// Makes a directory if it is missing and checks that files can be made in it. `what` it is, and
-/// the `key` that names it, are for the operator. A full disk is no obstacle: a node that ended on
-/// one must come up again, take what its log holds, and go on when there is room.
+/// Creates a directory if it is missing and checks that files can be created in it. `what` and the
+/// configuration `key` are for the message. A full disk is no obstacle: a node must be able to
+/// restart on one, replay its log, and continue when there is room.
 pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Obstacle> {
     let probe = directory.join(format!(".carbyne.probe.{}", std::process::id()));
     let result = make_directories(directory).and_then(|()| {
@@ -101,7 +101,7 @@ pub fn check_directory(what: &str, key: &str, directory: &Path) -> Result<(), Ob
     if let Err(error) = &result
         && is_full(error)
     {
-        log::error!("disk full, going on without room directory={}", directory.display());
+        log::error!("disk full, starting anyway directory={}", directory.display());
         return Ok(());
     }
     result.map_err(|error| Obstacle {

@@ -1,14 +1,12 @@
-//! What the kernel's scheduler is told about a core's threads, and tells of them.
+//! Scheduling attributes of a core's threads, and the scheduler's statistics of them.
 //!
-//! A core's loop answers questions, and its writer keeps the same processor busy with files. Linux
-//! lets a thread finish its time slice, 3 to 4 ms, before one that has just woken runs, unless that
-//! one has a shorter slice, which a thread may ask for from Linux 6.12 on: it gets no more of the
-//! processor, only sooner. And when both have more to do than there is time for, each gets half of
-//! it, in turns of such slices; so the writer has a weaker claim. Then the loop receives more,
-//! files are written with more points at a time, and when the cache is full the loop waits for the
-//! writer.
+//! A core's loop and its writer share a processor. Linux lets a thread finish its time slice, 3 to
+//! 4 ms, before a woken thread runs, unless that thread has a shorter slice. From Linux 6.12 on, a
+//! thread may request one: it runs sooner, not longer. If both threads are busy, each gets half of
+//! the processor; so the writer is nicer. Then the loop receives more, files are written with more
+//! points at a time, and when the cache is full the loop waits for the writer.
 //!
-//! Both need no right. Priority over other programs is the operator's to give.
+//! Neither needs a privilege. Priority over other programs is left to the operator.
 
 use std::io;
 use std::time::Duration;

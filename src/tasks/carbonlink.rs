@@ -1,9 +1,9 @@
 //! Questions to the cache, from graphite-web and scripts.
 //!
 //! Answers come in the order of the requests; the next request is looked at when the answer to the
-//! last is written, so a client that does not read holds up only itself. An idle connection is
-//! never closed: graphite-web keeps its connections for ever and does not ask again when one turns
-//! out to be closed.
+//! last is written, so a client that does not read holds up only itself. An idle connection
+//! stays open unless `idle-timeout` is set: graphite-web keeps its connections and does not repeat
+//! a request when one turns out to be closed.
 //!
 //! What a client may hold is bounded whatever it sends. Of a request its first bytes are read
 //! ([`REQUEST_BEGINNING_BYTES`]); the rest of a long one only when no other on this core is being

@@ -226,7 +226,7 @@ fn start_writer(
     let (to, from_core) = RingBuffer::new(FLUSH_BATCHES);
     let (to_core, from) = RingBuffer::new(FLUSH_BATCHES);
     let options = options.unwrap_or(WriterOptions {
-        layout: crate::sys::files::Layout::Reserved,
+        layout: crate::sys::new_file::Layout::Reserved,
         flock: false,
         follow_symlinks: false,
     });

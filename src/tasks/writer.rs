@@ -31,13 +31,14 @@ use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome, Written};
 use crate::shard::query::Ticket;
+use crate::sys::at::{FileIdentity, adopt, identify};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::file_systems::Newcomers;
-use crate::sys::files::{
-    FileIdentity, Layout, Tree, adopt, expect_scattered_reads, identify, try_lock,
-};
+use crate::sys::files::{Tree, expect_scattered_reads};
 use crate::sys::kept_directory::KeptDirectory;
+use crate::sys::lock::try_lock;
+use crate::sys::new_file::Layout;
 use crate::sys::ring::{FileOp, FileRing};
 use crate::sys::schedule::times_waited;
 use crate::tasks::pace::Pace;

@@ -11,29 +11,29 @@ use lexopt::{Arg, Parser};
 
 use crate::sys::clock;
 
-use super::Failure;
+use crate::toolbox::session::Failure;
 
 /// An option that a command knows.
 #[derive(Debug)]
-pub(super) struct Opt {
+pub(crate) struct Opt {
     long: &'static str,
     short: Option<char>,
     takes_value: bool,
 }
 
 /// An option that stands alone.
-pub(super) const fn flag(long: &'static str) -> Opt {
+pub(crate) const fn flag(long: &'static str) -> Opt {
     Opt { long, short: None, takes_value: false }
 }
 
 /// An option with a value.
-pub(super) const fn value(long: &'static str) -> Opt {
+pub(crate) const fn value(long: &'static str) -> Opt {
     Opt { long, short: None, takes_value: true }
 }
 
 impl Opt {
     /// The option with a short spelling too.
-    pub(super) const fn short(self, letter: char) -> Opt {
+    pub(crate) const fn short(self, letter: char) -> Opt {
         Opt { short: Some(letter), ..self }
     }
 }
@@ -43,7 +43,7 @@ const TIME_S_MAX: i64 = 1 << 40;
 
 /// What stands behind a command.
 #[derive(Debug)]
-pub(super) struct Args {
+pub(crate) struct Args {
     given: Vec<(&'static str, OsString)>,
     words: Vec<OsString>,
     is_help: bool,
@@ -51,7 +51,7 @@ pub(super) struct Args {
 
 impl Args {
     /// Reads the arguments of a command that knows these options, and `--help`.
-    pub(super) fn parse(args: &[OsString], known: &[Opt]) -> Result<Args, Failure> {
+    pub(crate) fn parse(args: &[OsString], known: &[Opt]) -> Result<Args, Failure> {
         let mut read = Args { given: Vec::new(), words: Vec::new(), is_help: false };
         let mut parser = Parser::from_args(args);
         while let Some(arg) = parser.next().map_err(usage)? {
@@ -78,29 +78,29 @@ impl Args {
     }
 
     /// Whether help was asked for.
-    pub(super) fn is_help(&self) -> bool {
+    pub(crate) fn is_help(&self) -> bool {
         self.is_help
     }
 
     /// Whether an option is given.
-    pub(super) fn has(&self, long: &str) -> bool {
+    pub(crate) fn has(&self, long: &str) -> bool {
         self.given.iter().any(|(name, _)| *name == long)
     }
 
     /// The value of an option.
-    pub(super) fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
+    pub(crate) fn text(&self, long: &str) -> Result<Option<&str>, Failure> {
         let given = self.given.iter().rfind(|(name, _)| *name == long);
         given.map(|(name, value)| text_of(value, &format!("--{name}"))).transpose()
     }
 
     /// All values of an option that may be given several times.
-    pub(super) fn texts_of(&self, long: &str) -> Result<Vec<&str>, Failure> {
+    pub(crate) fn texts_of(&self, long: &str) -> Result<Vec<&str>, Failure> {
         let given = self.given.iter().filter(|(name, _)| *name == long);
         given.map(|(name, value)| text_of(value, &format!("--{name}"))).collect()
     }
 
     /// The value of an option that is a time in seconds since the epoch.
-    pub(super) fn time_s(&self, long: &str) -> Result<Option<i64>, Failure> {
+    pub(crate) fn time_s(&self, long: &str) -> Result<Option<i64>, Failure> {
         let Some(text) = self.text(long)? else { return Ok(None) };
         let time_s = text.trim().parse().ok();
         match time_s.filter(|time_s| (-TIME_S_MAX..=TIME_S_MAX).contains(time_s)) {
@@ -110,13 +110,13 @@ impl Args {
     }
 
     /// The time to work at: `--now`, or the clock.
-    pub(super) fn now_s(&self) -> Result<u32, Failure> {
+    pub(crate) fn now_s(&self) -> Result<u32, Failure> {
         let Some(now_s) = self.time_s("now")? else { return Ok(clock::now_s()) };
         u32::try_from(now_s).map_err(|_| Failure::Usage("--now is not within 32 bits".to_owned()))
     }
 
     /// `--from` and `--until`, by default from the epoch to `until_s`; in this order.
-    pub(super) fn range(&self, until_s: i64) -> Result<(i64, i64), Failure> {
+    pub(crate) fn range(&self, until_s: i64) -> Result<(i64, i64), Failure> {
         let from_s = self.time_s("from")?.unwrap_or(0);
         let until_s = self.time_s("until")?.unwrap_or(until_s);
         if from_s > until_s {
@@ -126,13 +126,13 @@ impl Args {
     }
 
     /// The value of an option that names a file or directory.
-    pub(super) fn path_of(&self, long: &str) -> Option<PathBuf> {
+    pub(crate) fn path_of(&self, long: &str) -> Option<PathBuf> {
         let given = self.given.iter().rfind(|(name, _)| *name == long);
         given.map(|(_, value)| PathBuf::from(value))
     }
 
     /// The value of an option that is a count from 1 to `count_max`.
-    pub(super) fn count(&self, long: &str, count_max: usize) -> Result<Option<usize>, Failure> {
+    pub(crate) fn count(&self, long: &str, count_max: usize) -> Result<Option<usize>, Failure> {
         let Some(text) = self.text(long)? else { return Ok(None) };
         match text.parse().ok().filter(|count| (1..=count_max).contains(count)) {
             Some(count) => Ok(Some(count)),
@@ -141,12 +141,12 @@ impl Args {
     }
 
     /// The arguments that are no options, from the `first` on, as text.
-    pub(super) fn texts(&self, first: usize) -> Result<Vec<&str>, Failure> {
+    pub(crate) fn texts(&self, first: usize) -> Result<Vec<&str>, Failure> {
         self.words.iter().skip(first).map(|word| text_of(word, "an argument")).collect()
     }
 
     /// The arguments of a command that takes a fixed number of files and nothing else.
-    pub(super) fn paths<const N: usize>(&self) -> Result<[PathBuf; N], Failure> {
+    pub(crate) fn paths<const N: usize>(&self) -> Result<[PathBuf; N], Failure> {
         let paths: Vec<PathBuf> = self.words.iter().map(PathBuf::from).collect();
         let count = paths.len();
         let plural = if N == 1 { "" } else { "s" };
@@ -154,7 +154,7 @@ impl Args {
     }
 
     /// The first argument, which names the file.
-    pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
         let first = self.words.first().map(PathBuf::from);
         first.ok_or_else(|| Failure::Usage("needs a file".to_owned()))
     }

@@ -1,5 +1,4 @@
-//! Files as tools meet them: read whole and bounded, or as far as needed, or held under a lock
-//! while they change.
+//! Files of tools: read whole within a limit, read in part, or locked for changes.
 //!
 //! The lock is flock's exclusive one, the same that a node with `flock = true`, go-carbon and
 //! Python whisper with `LOCK` take. That the file still has its name is looked up under the lock:
@@ -15,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::limits::TOOL_FILE_BYTES_MAX;
-use crate::sys::files::try_lock;
+use crate::sys::lock::try_lock;
 use crate::whisper::{
     Fetch, HEADER_BYTES_MAX, Header, HeaderError, Outcome, Step, Update, WholeFile,
 };
@@ -28,14 +27,14 @@ const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Why a file stays as it is.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// It is no Whisper file that can be used.
     Header(HeaderError),
     /// It has more bytes than a tool takes into memory.
     TooLong(u64),
     /// It cannot be opened, locked, read or changed: what was tried, and why not.
     Io(&'static str, io::Error),
-    /// Somebody changed it without taking the lock.
+    /// Another program changed it without taking the lock.
     Disturbed,
 }
 
@@ -53,19 +52,19 @@ impl fmt::Display for Refusal {
 }
 
 /// Makes refusals of failed system calls.
-pub(super) fn refuse(action: &'static str) -> impl Fn(io::Error) -> Refusal {
+pub(crate) fn refuse(action: &'static str) -> impl Fn(io::Error) -> Refusal {
     move |error| Refusal::Io(action, error)
 }
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     Read,
     Change,
 }
 
 /// Opens a regular file: opening a pipe would wait for its other end.
-pub(super) fn open(path: &Path, access: Access) -> Result<File, Refusal> {
+pub(crate) fn open(path: &Path, access: Access) -> Result<File, Refusal> {
     let refused = refuse("open");
     if !fs::metadata(path).map_err(&refused)?.is_file() {
         return Err(refused(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
@@ -74,37 +73,37 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, Refusal> {
 }
 
 /// Reads the header of a file, by its first bytes alone, and its length.
-pub(super) fn read_header(path: &Path) -> Result<(Header, u64), Refusal> {
+pub(crate) fn read_header(path: &Path) -> Result<(Header, u64), Refusal> {
     header_of(&open(path, Access::Read)?)
 }
 
 /// Reads a whole file; no lock is taken, as by Python's tools.
-pub(super) fn read(path: &Path) -> Result<WholeFile, Refusal> {
+pub(crate) fn read(path: &Path) -> Result<WholeFile, Refusal> {
     whole(&open(path, Access::Read)?)
 }
 
 /// A file of which only what is needed is read, as by Python's tools without a lock.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(crate) struct Opened {
     file: File,
     header: Header,
 }
 
 impl Opened {
     /// Opens a file and reads its header.
-    pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
+    pub(crate) fn open(path: &Path) -> Result<Opened, Refusal> {
         let file = open(path, Access::Read)?;
         let (header, _) = header_of(&file)?;
         Ok(Opened { file, header })
     }
 
     /// What the file says about itself.
-    pub(super) fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &Header {
         &self.header
     }
 
     /// The values of a range, which was planned with this file's header.
-    pub(super) fn values(&self, fetch: &Fetch) -> Result<Vec<Option<f64>>, Refusal> {
+    pub(crate) fn values(&self, fetch: &Fetch) -> Result<Vec<Option<f64>>, Refusal> {
         let read = |bytes: &mut [u8], offset| self.file.read_exact_at(bytes, offset);
         let mut base = [0; 4];
         read(&mut base, fetch.base_read().offset).map_err(refuse("read"))?;
@@ -120,16 +119,16 @@ impl Opened {
     }
 }
 
-/// A file that nobody else changes who asks first, and that has its name.
+/// A file under its exclusive `flock` that still has its name.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     path: PathBuf,
     file: File,
 }
 
 impl Held {
     /// Opens a file and waits for its lock.
-    pub(super) fn open(path: &Path, access: Access) -> Result<Held, Refusal> {
+    pub(crate) fn open(path: &Path, access: Access) -> Result<Held, Refusal> {
         let refused = refuse("lock");
         let begun = Instant::now();
         while begun.elapsed() < LOCK_WAIT {
@@ -147,33 +146,33 @@ impl Held {
     }
 
     /// Whether a path leads to this file.
-    pub(super) fn is(&self, path: &Path) -> io::Result<bool> {
+    pub(crate) fn is(&self, path: &Path) -> io::Result<bool> {
         let (ours, theirs) = (self.file.metadata()?, fs::metadata(path)?);
         Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
     }
 
     /// Its name.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The open file.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Reads the whole file.
-    pub(super) fn read(&self) -> Result<WholeFile, Refusal> {
+    pub(crate) fn read(&self) -> Result<WholeFile, Refusal> {
         whole(&self.file)
     }
 
     /// Reads the header.
-    pub(super) fn read_header(&self) -> Result<Header, Refusal> {
+    pub(crate) fn read_header(&self) -> Result<Header, Refusal> {
         Ok(header_of(&self.file)?.0)
     }
 
     /// Does what a job that was begun with this file's header asks for.
-    pub(super) fn run(&self, job: &mut Update) -> Result<Outcome, Refusal> {
+    pub(crate) fn run(&self, job: &mut Update) -> Result<Outcome, Refusal> {
         loop {
             match job.step() {
                 Step::Read => {
@@ -195,12 +194,12 @@ impl Held {
     }
 
     /// Writes bytes at an offset.
-    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Refusal> {
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Refusal> {
         self.file.write_all_at(bytes, offset).map_err(refuse("write"))
     }
 
     /// Writes what changed in memory.
-    pub(super) fn write(&self, whole: &mut WholeFile) -> Result<(), Refusal> {
+    pub(crate) fn write(&self, whole: &mut WholeFile) -> Result<(), Refusal> {
         whole.written().try_for_each(|(offset, bytes)| self.write_at(bytes, offset))
     }
 }
@@ -223,8 +222,8 @@ fn header_of(file: &File) -> Result<(Header, u64), Refusal> {
     Ok((header, bytes))
 }
 
-/// The length is looked at before the header, so that no memory is taken for what is no file of
-/// ours, and what is read is bounded even while somebody makes the file longer.
+/// Reads a whole file. The length is checked before memory is allocated, and bounds the read even
+/// if the file grows meanwhile.
 fn whole(file: &File) -> Result<WholeFile, Refusal> {
     let refused = refuse("read");
     let length = file.metadata().map_err(&refused)?.len();

@@ -2,72 +2,49 @@
 //!
 //! Flags, default output and the bytes left in files are those of Python whisper's tools, so that
 //! scripts keep working; every command also speaks JSON. Answers go to standard output; an error
-//! is one line on standard error that names the file, with exit status 1, or 64 for a command
-//! line that makes no sense.
+//! is one line on standard error that names the file, with exit status 1, or 64 for an invalid
+//! command line.
 //!
-//! A command is one [`Subcommand`] in the file of its group. It reads its arguments ([`args`]),
-//! opens files ([`file`]), lets [`crate::whisper`] do the work in memory, and prints
-//! ([`python`], [`json`]). Blocking calls are right here: nothing else runs in the process.
+//! A command is one [`Subcommand`] in a file below [`commands`] with its name. It reads its
+//! arguments ([`args`]), opens files ([`mod@file`]), calls [`crate::whisper`] on bytes in memory,
+//! and prints ([`output`]). Blocking calls are fine: nothing else runs in the process.
 //!
-//! Three commands take whole trees: [`walk`] goes through one, [`wanted`] narrows it to the metrics
-//! that match patterns. [`find`] prints these, in order. For [`verify`] and [`resize`], [`tree`]
-//! shares the files out among threads, [`progress`] tells how far they are, [`replace`] exchanges a
-//! file under a running node. Their findings are printed as they come, in no order; a summary ends
-//! them.
+//! `find`, `verify` and `resize` take whole trees ([`tree`]). `find` prints paths in order; the
+//! other two print findings as they come, in no order, and a summary at the end.
 
 mod args;
-mod combine;
-mod create;
-mod diff;
+mod commands;
 mod file;
-mod find;
-mod info;
-mod json;
-mod migrate;
-mod path;
-mod progress;
-mod python;
-mod replace;
-mod resize;
-mod settings;
-mod show;
+mod output;
+mod session;
+mod subcommand;
 mod tree;
-mod update;
-mod verify;
-mod walk;
-mod wanted;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
-use args::{Args, Opt};
+use args::Args;
+use commands::{
+    create, diff, fetch_dump, find, info, merge_fill, path, resize, set, update, verify,
+};
+use session::{EXIT_FAILED, Failure, Session};
+use subcommand::Subcommand;
 
-/// Exit status of a command that failed.
-const EXIT_FAILED: u8 = 1;
-/// Exit status of a command line that makes no sense: EX_USAGE of sysexits.h.
+/// Exit status of an invalid command line: EX_USAGE of sysexits.h.
 const EXIT_USAGE: u8 = 64;
-
-/// A command: its name, what it understands, and what it does.
-struct Subcommand {
-    name: &'static str,
-    help: &'static str,
-    options: &'static [Opt],
-    run: fn(&Args, &mut Session<'_>) -> Result<u8, Failure>,
-}
 
 /// All commands, in the order of the help.
 const SUBCOMMANDS: [&Subcommand; 14] = [
     &info::INFO,
-    &show::FETCH,
-    &show::DUMP,
+    &fetch_dump::FETCH,
+    &fetch_dump::DUMP,
     &create::CREATE,
     &update::UPDATE,
-    &combine::MERGE,
-    &combine::FILL,
+    &merge_fill::MERGE,
+    &merge_fill::FILL,
     &diff::DIFF,
-    &settings::SET_XFF,
-    &settings::SET_AGGREGATION,
+    &set::SET_XFF,
+    &set::SET_AGGREGATION,
     &path::PATH,
     &find::FIND,
     &verify::VERIFY,
@@ -77,62 +54,32 @@ const SUBCOMMANDS: [&Subcommand; 14] = [
 const HELP: &str = "\
 Usage: carbyne whisper COMMAND ...
 
-Looks at Whisper files and changes them, with the flags and the output of Python whisper's tools.
+Reads and changes Whisper files, with the flags and the output of Python whisper's tools.
 
   info FILE [FIELD]                  the header
   fetch FILE                         values of a range of time
   dump FILE                          the header and every slot
-  create FILE RETENTION...           a new file
-  update FILE [TIME:VALUE...]        points into a file
-  merge FROM TO                      the points of one file over those of another
-  fill FROM TO                       the gaps of one file with the points of another
-  diff FILE FILE                     the points in which two files differ
-  set-xff FILE XFF                   another xFilesFactor
-  set-aggregation FILE METHOD [XFF]  another aggregation method
-  path NAME...                       the files of metric names
-  find TREE GLOB...                  the metrics that match patterns
-  verify PATH                        damaged files of a tree
-  resize PATH ...                    files in other archives: one file, or a tree by its schemas
+  create FILE RETENTION...           create a file
+  update FILE [TIME:VALUE...]        write points into a file
+  merge FROM TO                      write the points of one file over those of another
+  fill FROM TO                       fill the gaps of TO with the points of FROM
+  diff FILE FILE                     the differing points of two files
+  set-xff FILE XFF                   change the xFilesFactor
+  set-aggregation FILE METHOD [XFF]  change the aggregation method
+  path NAME...                       the file paths of metric names
+  find TREE GLOB...                  the metrics that match a pattern
+  verify PATH                        find the damaged files of a tree
+  resize PATH ...                    change the archives of a file, or of a tree by its schemas
 
 All take --json and --help. Times are seconds since 1970; --now sets the clock.
 
-Commands that change a file hold its exclusive flock while they do. A node respects that only with
-`flock = true`, and it remembers for ten minutes what the header said: stop it before you change
-files that it writes.
+Commands that change a file hold its exclusive flock meanwhile. A node respects the lock only with
+`flock = true`, and it caches headers for ten minutes: stop the node before you change files that it
+writes.
 ";
 
-/// Where answers, notes and questions go.
-struct Session<'a> {
-    out: &'a mut dyn Write,
-    err: &'a mut dyn Write,
-}
-
-/// Why a command ends early.
-#[derive(Debug)]
-enum Failure {
-    /// A command line that makes no sense.
-    Usage(String),
-    /// What cannot be done, and with which file.
-    Failed(String),
-    /// The answer cannot be written.
-    Output(io::Error),
-}
-
-impl Failure {
-    /// Makes failures that name a file.
-    fn at<E: ToString>(path: &Path) -> impl Fn(E) -> Failure {
-        move |reason| Failure::Failed(format!("{}: {}", tree::shown(path), reason.to_string()))
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Output(error)
-    }
-}
-
-/// Runs `carbyne whisper` with these arguments and gives the exit status; an error means that
-/// the answer could not be written.
+/// Runs `carbyne whisper` with these arguments and returns the exit status; fails if the output
+/// cannot be written.
 pub fn run(args: &[OsString], out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     let mut out = BufWriter::new(out);
     let done = dispatch(args, &mut Session { out: &mut out, err });

@@ -1,4 +1,4 @@
-//! Two files with the same archives compared, point by point.
+//! Compares two files with the same archives, point by point.
 //!
 //! Each archive is compared only where no archive with a shorter retention reaches, which is
 //! where its points matter to a reader, as Python whisper's `diff` does.

@@ -1,4 +1,4 @@
-//! A range of one archive: which slots to read, and what they say.
+//! Reads a range of one archive: chooses the slots and decodes them.
 //!
 //! A fetch first chooses its archive ([`Fetch::plan`]), then needs the base of that archive, which
 //! gives at most two reads ([`Fetch::reads`]); their bytes decode to values ([`Fetch::decode`]).

@@ -1,4 +1,4 @@
-//! The gaps of one file filled with the points of another, whose archives may differ.
+//! Fills the gaps of one file with the points of another, whose archives may differ.
 //!
 //! Unlike a merge this leaves the target's points alone, with two exceptions, both whisper-fill.py
 //! 1.1.10's, whose files these are byte for byte: a zero counts as missing, and the point right

@@ -1,9 +1,8 @@
-//! The first bytes of a file: what it is, and whether it can be trusted.
+//! The header of a file: parsing, validation, encoding.
 //!
-//! A `Header` that exists satisfies: 1 to `ARCHIVES_MAX` archives, no zero step or count, steps
-//! ascend, archives lie behind the header in order without overlap, and end within the file. So
-//! nothing later checks an offset again. Python whisper opens files that break these rules; it
-//! writes none.
+//! Every `Header` satisfies: 1 to `ARCHIVES_MAX` archives, no zero step or count, steps ascend,
+//! archives follow the header in order without overlap and end within the file. So no later code
+//! checks offsets. Python whisper opens files that break these rules, but writes none.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The points of one file put over those of another with the same archives.
+//! Merges the points of one file over those of another with the same archives.
 //!
 //! Each archive is read for what it covers and written into the same archive, the archive with
 //! the shortest retention first, and from each the coarser ones follow as after any write. So a

@@ -1,6 +1,6 @@
-//! A file's points in another layout, each as exact as the old file knows it.
+//! Converts a file to another layout; each point keeps the precision that the old file has.
 //!
-//! Every slot of the new file is decided by itself, from the first of these that knows something:
+//! Every slot of the new file is taken from the first of these sources that has a value:
 //!
 //! 1. the old archive with the same step: its value;
 //! 2. the next finer old archive: its values in the slot's time, rolled up as the node would with
@@ -106,7 +106,7 @@ impl<'a> Ring<'a> {
     }
 }
 
-/// The old file, and what is to be made of it.
+/// The old file, and the layout of the new one.
 struct Source<'a> {
     /// Finest first.
     rings: Vec<Ring<'a>>,

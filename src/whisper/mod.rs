@@ -1,8 +1,8 @@
 //! The Whisper file format (`.wsp`) as pure functions over bytes: no file, no clock, no await.
 //!
-//! Whoever owns the file does what a job asks for (`Step::Read`, `Step::Write`) and calls it
-//! again, so one writer thread can drive many files in lock-step. What the format's reference,
-//! Python whisper 1.1.10, would leave in the file is what is left here, byte for byte.
+//! The owner of the file does the I/O that a job requests (`Step::Read`, `Step::Write`) and calls
+//! it again, so one writer thread drives many files in lock-step. The files are those of the
+//! reference, Python whisper 1.1.10, byte for byte.
 //!
 //! All numbers are big-endian. No magic number, no padding, no checksum:
 //!

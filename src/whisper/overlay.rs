@@ -1,4 +1,4 @@
-//! Points that only the cache has, laid over values that were read from a file.
+//! Merges points of the cache over values read from a file.
 //!
 //! This is what a reader of file and cache shows, as graphite-web does it (`merge_with_cache`):
 //!

@@ -1,9 +1,9 @@
-//! A file's points in another layout, exactly as `whisper-resize.py` of whisper 1.1.10 moves them.
+//! Converts a file to another layout exactly as `whisper-resize.py` of whisper 1.1.10 does.
 //!
 //! For scripts that rely on the tool, faults included: both ways replay points through updates, so
 //! that recent coarse points land in the finest archive; `--aggregate` cuts time into windows that
-//! begin at `now - retention + now % step` and so are seldom whole steps. [`super::migrate()`] is
-//! for everybody else.
+//! begin at `now - retention + now % step` and so are seldom whole steps. All other callers use
+//! [`super::migrate()`].
 
 use super::archive::Archive;
 use super::fetch::Fetch;

@@ -1,7 +1,7 @@
-//! How one coarser value is made of a window of finer ones.
+//! Aggregates a window of finer values to one coarser value.
 //!
-//! Sums start at +0.0 and add plainly, oldest first, as CPython did before 3.12: a compensated
-//! sum would give other bytes.
+//! Sums start at +0.0 and add oldest first without compensation, as CPython did before 3.12: a
+//! compensated sum gives other bytes.
 
 use crate::metric::series::Aggregation;
 

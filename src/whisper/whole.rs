@@ -1,8 +1,8 @@
-//! A file in memory from end to end: what tools read, change, and write back piece by piece.
+//! A whole file in memory, for tools: read once, changed, and its changed pieces written back.
 //!
-//! The node never holds a whole file; a tool that walks every archive does, because the file is
-//! then read once, in order, and two files can be compared or merged without a thought to I/O.
-//! Bytes come from whoever opened the file; the pieces that changed go back to him.
+//! The node never holds a whole file. A tool that walks every archive does: it reads the file once,
+//! in order, and compares or merges two files without I/O. The caller opens, reads and writes the
+//! file.
 
 use std::ops::Range;
 

@@ -1,12 +1,12 @@
-//! What the admin socket of a node speaks: one request a connection, in lines of text.
+//! The protocol of the admin socket: one request a connection, in lines of text.
 //!
 //! ```text
 //! request:  COMMAND OPTION* "--" ARGUMENT LF       forget dry-run -- servers.web*.cpu
 //! answer:   ("progress" FACT* LF)*                 progress checked=512000 metrics=12
 //!           ("ok" FACT* | "error" TEXT) LF         ok metrics=12 names=3 points=40
 //! ```
-//! A FACT is `key=number`. The argument is all that stands behind the first `--`; it may hold any
-//! text but LF. A reader passes over facts that it does not know, so that more may come.
+//! A FACT is `key=number`. The argument is everything after the first `--`, any text without LF. A
+//! reader ignores unknown facts, so that new ones can be added.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// The beginning of a stranger's word, without what a terminal would obey.
+/// The beginning of an unknown word, with `?` for control characters.
 fn printable(word: &str) -> String {
     word.chars().take(40).map(|it| if it.is_control() { '?' } else { it }).collect()
 }

@@ -1,8 +1,8 @@
-//! Where fields and lines end: every byte up to 0x20, found 64 bytes at a time.
+//! Finds the ends of fields and lines: every byte up to 0x20, 64 bytes at a time.
 //!
-//! All blanks and the LF are among them; so are control characters, which belong to a name, and
-//! whoever asks looks at the byte. Sketch: a 56-byte line costs some 25 instructions of comparing
-//! and four for each of its three ends, where a search for one byte after the other took 100.
+//! These are the blanks, the LF, and control characters, which belong to a name: callers check the
+//! byte. Sketch: a 56-byte line costs some 25 instructions to compare and four for each of its
+//! three ends; a bytewise search took 100.
 
 use wide::u8x16;
 

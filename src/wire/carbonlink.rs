@@ -1,4 +1,4 @@
-//! Carbonlink: questions to the cache and their answers, as carbon-cache speaks it.
+//! Carbonlink, carbon-cache's query protocol: requests to the cache and their replies.
 //!
 //! ```text
 //! frame     u32 big-endian length | pickle
@@ -6,10 +6,10 @@
 //! reply     dict in protocol 2, byte for byte what CPython's pickler writes
 //! ```
 //!
-//! Any number of requests come on one connection and are answered in order. A body that is no
-//! request closes the connection without an answer; metrics without waiting points are answered
-//! with an empty list. Points go out in the order given, which is to be by time; timestamps are
-//! floats, because Python reads go-carbon's integers as signed.
+//! A connection carries any number of requests, answered in order. A body that is no request closes
+//! it without an answer; for a metric without waiting points the answer is an empty list. Callers
+//! pass points sorted by time; timestamps are floats, because Python reads go-carbon's integers as
+//! signed.
 //!
 //! A reply with points is counted first, then written piece by piece: see [`ReplySize`] and
 //! [`Reply`]. Sketch: a point is 21 to 24 bytes.

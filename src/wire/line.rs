@@ -3,11 +3,11 @@
 //! The grammar is carbon's over bytes: three fields between runs of blanks, numbers as Python's
 //! `float()` reads them in ASCII. Two things differ on purpose: bytes that are not UTF-8 cost
 //! their own line (the name is refused later) instead of the connection, and only ASCII blanks
-//! separate. Lines come from a receive buffer; what leaves is a [`Received`], whose name is to be
-//! brought into canonical form and whose numbers are to be admitted by `metric`.
+//! separate. Lines come from a receive buffer and leave as a [`Received`]; `metric` then makes the
+//! name canonical and checks the numbers.
 //!
-//! A line as nearly all senders write it, with single spaces and short numbers, is taken apart by
-//! the three blanks in it (see `blanks`); every other line is read by the whole grammar.
+//! The usual line, with single spaces and short numbers, is split at its three blanks (see
+//! `blanks`); every other line is parsed by the whole grammar.
 
 use std::fmt;
 
@@ -172,7 +172,7 @@ impl<'a> Lines<'a> {
         self.known(start, end, 1)
     }
 
-    /// Reads the line between two places by the whole grammar; its end has so many bytes.
+    /// Parses the line between two offsets by the whole grammar, given the length of its end.
     fn known(
         &mut self,
         start: usize,

@@ -10,7 +10,7 @@ use crate::support::whisper_file::File;
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::shard::flush::{FlushJob, Known, Limit, Outcome, Written};
-use carbyne::sys::files::Layout;
+use carbyne::sys::new_file::Layout;
 use carbyne::tasks::writer::{FileWriter, Way, WriterOptions};
 use carbyne::whisper::Update;
 

@@ -1,15 +1,15 @@
-//! The texts that the braces of one segment come to: `{a,b{c,d}}` is `a`, `bc` and `bd`.
+//! Brace expansion of one segment: `{a,b{c,d}}` is `a`, `bc` and `bd`.
 //!
-//! A closing brace belongs to the last open one before it; one without a partner, and a comma
-//! outside of braces, stand for themselves. graphite-web takes the innermost pair again and again,
-//! in time that doubles with each level; this comes to the same texts in one pass, in time that is
-//! that of writing them, and [`Room`] bounds that.
+//! A closing brace closes the last open one. An unpaired brace, and a comma outside of braces, is a
+//! literal. graphite-web expands the innermost pair repeatedly, in time that doubles with each
+//! level; this gives the same texts in one pass, in time proportional to their length, which
+//! [`Room`] bounds.
 
 use crate::limits::{GLOB_ALTERNATIVES_MAX, GLOB_EXPANDED_BYTES_MAX};
 
-use super::GlobError;
+use super::error::GlobError;
 
-/// What the segments of a pattern may still come to.
+/// Alternatives and bytes that the rest of a pattern may still expand to.
 #[derive(Debug)]
 pub(super) struct Room {
     alternatives: usize,
@@ -23,7 +23,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Whether so many texts fit beside those of the segments before.
+    /// Fails if `alternatives` exceed what earlier segments have left.
     fn check(&self, alternatives: usize, at: usize) -> Result<(), GlobError> {
         match alternatives <= self.alternatives {
             true => Ok(()),
@@ -31,20 +31,20 @@ impl Room {
         }
     }
 
-    /// Takes room for bytes that are written. A text that is begun takes a byte, so that empty ones
-    /// have an end too.
+    /// Takes room for written bytes. Starting a text takes one byte, so that the number of empty
+    /// texts is bounded too.
     fn write(&mut self, bytes: usize, at: usize) -> Result<(), GlobError> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or(GlobError::TooMuchText { at })?;
         Ok(())
     }
 }
 
-/// Braces that are open, or the segment around them.
+/// An open pair of braces, or the whole segment.
 #[derive(Debug)]
 struct Open {
-    /// Texts of the alternatives before this one.
+    /// Texts of the finished alternatives.
     done: Vec<Vec<u8>>,
-    /// Texts of this one up to here.
+    /// Texts of the current alternative so far.
     texts: Vec<Vec<u8>>,
 }
 
@@ -97,7 +97,7 @@ impl Open {
     }
 }
 
-/// The texts of a segment that begins `at` there in its pattern; at least one.
+/// Expands a segment that begins at byte `at` of its pattern, to at least one text.
 pub(super) fn expand(
     segment: &[u8],
     at: usize,
@@ -133,7 +133,7 @@ pub(super) fn expand(
     Ok(open.texts)
 }
 
-/// Which bytes are braces with a partner.
+/// Marks the braces that have a partner.
 fn partners(segment: &[u8]) -> Vec<bool> {
     let mut has_partner = vec![false; segment.len()];
     let mut open = Vec::new();

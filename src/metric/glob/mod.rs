@@ -1,104 +1,47 @@
-//! Patterns of metric names, such as `servers.web*.cpu.{user,sys}`: what `find` is asked for.
+//! Patterns of metric names, as in a `find` request: `servers.web*.cpu.{user,sys}`.
 //!
 //! ```text
 //! pattern --split at dots--> segments --braces--> texts --> literals, `*` `?` `[...]`, or `**`
 //! ```
-//! They mean what they mean to graphite-web 1.1, to the letter:
-//! - Segments are split at dots before anything else is looked at: `{a.b,c}` is the two segments
+//! Patterns match exactly what they match in graphite-web 1.1:
+//! - Dots split segments first: `{a.b,c}` is the two segments
 //!   `{a` and `b,c}`, and `[a.b]` is no class.
-//! - Braces may be nested. Their text goes into the segment before `*`, `?` and `[` are read, so
-//!   that `[{a,b}]` is `[a]` or `[b]`. One without its partner stands for itself.
-//! - `*` is any text within a segment, `?` one character, `[a-c]` one of these, `[!a-c]` one that
-//!   is none of these: Python's `fnmatch` (`wild.rs` has its corners). Case counts. A character is
-//!   one of UTF-8; a byte that belongs to none is a character of its own.
-//! - `**` as a whole segment is any number of segments, none too; at the end it is one at least.
-//! - Backslashes are removed and protect nothing; `[*]` is a star.
+//! - Braces may be nested. They are expanded before `*`, `?` and `[` are read: `[{a,b}]` is `[a]`
+//!   or `[b]`. An unpaired brace is a literal.
+//! - `*` matches any text within a segment, `?` one character, `[a-c]` one of these, `[!a-c]` one
+//!   of the others, as Python's `fnmatch` (details in `wild.rs`). Case counts. Characters are
+//!   UTF-8; a byte that is not UTF-8 is a character of its own.
+//! - `**` as a whole segment matches zero or more segments; at the end of a pattern, one or more.
+//! - Backslashes are removed and quote nothing; `[*]` is a wildcard star.
 //!
 //! The trie of go-carbon 0.19 differs: its braces may hold dots, `?` and classes take bytes, a
 //! class is negated by `^` and has `!` as a member, `**` is `*`, and a brace or bracket without its
 //! partner is an error, as is a range that is upside down.
 //!
-//! As in names, `/` separates like a dot, and empty segments go but for the last: `a..b` is `a.b`.
-//! Only an empty segment matches the empty end of a name such as `a.`, whose file begins with a dot
-//! and which graphite-web never finds. In one thing graphite-web is not followed: with a second
-//! `**` it cuts off the beginnings of directories' names and finds too little.
+//! As in names, `/` separates like a dot, and empty segments except the last are dropped: `a..b` is
+//! `a.b`. Only an empty segment matches the empty end of a name such as `a.`, whose file name
+//! begins with a dot and which graphite-web never finds. One difference to graphite-web: with a
+//! second `**` it cuts off the beginnings of directory names and finds too little.
 //!
-//! A tree is walked with a [`State`], one step a segment; [`Glob::literals`] says where a look at a
-//! few names does instead of a list of all. Nothing here allocates once a pattern is read, and
-//! nothing takes longer than [`GLOB_EXPANDED_BYTES_MAX`] steps for each byte of a name: within a
-//! segment only the place of its last `*` is ever tried again.
+//! A walk of a tree carries a [`State`], one step for each segment; [`Glob::literals`] tells when
+//! looking up a few names replaces listing a directory. Matching allocates nothing and takes at
+//! most [`crate::limits::GLOB_EXPANDED_BYTES_MAX`] steps for each byte of a name: within a segment
+//! only the last `*` is tried again.
 
 mod braces;
+mod error;
 mod wild;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
-use crate::limits::{
-    GLOB_ALTERNATIVES_MAX, GLOB_BYTES_MAX, GLOB_EXPANDED_BYTES_MAX, GLOB_SEGMENTS_MAX,
-};
+use crate::limits::{GLOB_BYTES_MAX, GLOB_SEGMENTS_MAX};
 
 use braces::Room;
+pub use error::GlobError;
 use wild::{Text, Wild};
 
-/// Why a pattern is refused; `at` counts bytes from its beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GlobError {
-    /// No segment that could match anything.
-    Empty,
-    /// More than [`GLOB_BYTES_MAX`] bytes: so many.
-    TooLong(usize),
-    /// No UTF-8 from here on.
-    InvalidUtf8 {
-        /// The first byte that belongs to no character.
-        at: usize,
-    },
-    /// More than [`GLOB_SEGMENTS_MAX`] segments.
-    TooDeep {
-        /// Where the first that is too many begins.
-        at: usize,
-    },
-    /// Segments and braces that come to more than [`GLOB_ALTERNATIVES_MAX`] texts.
-    TooManyAlternatives {
-        /// The byte with which they do, or the segment that begins there.
-        at: usize,
-    },
-    /// Braces that come to more than [`GLOB_EXPANDED_BYTES_MAX`] bytes.
-    TooMuchText {
-        /// The byte with which they do.
-        at: usize,
-    },
-}
-
-impl fmt::Display for GlobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GlobError::Empty => f.write_str("the pattern is empty"),
-            GlobError::TooLong(bytes) => {
-                write!(f, "the pattern has {bytes} bytes, more than {GLOB_BYTES_MAX}")
-            }
-            GlobError::InvalidUtf8 { at } => write!(f, "not UTF-8 at byte {at}"),
-            GlobError::TooDeep { at } => {
-                write!(f, "more than {GLOB_SEGMENTS_MAX} segments at byte {at}")
-            }
-            GlobError::TooManyAlternatives { at } => {
-                write!(f, "braces of more than {GLOB_ALTERNATIVES_MAX} alternatives at byte {at}")
-            }
-            GlobError::TooMuchText { at } => {
-                write!(
-                    f,
-                    "braces of more than {GLOB_EXPANDED_BYTES_MAX} bytes of text at byte {at}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for GlobError {}
-
-/// A pattern, read.
+/// A parsed pattern.
 #[derive(Debug, Clone)]
 pub struct Glob {
     segments: Box<[Segment]>,
@@ -109,15 +52,15 @@ pub struct Glob {
     shrinks: bool,
 }
 
-/// How far into a pattern the segments of a name have come: a bit for each segment that may be
-/// next, and one behind the last for a name that is matched.
+/// Position in a pattern after some segments of a name: one bit for each segment that may come
+/// next, and one after the last for a complete match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State(u128);
 
-/// Where no name comes back from.
+/// No continuation of the name can match.
 const DEAD: State = State(0);
 
-/// What one segment of a pattern matches; nothing if it is `**`, which [`Glob`] knows of.
+/// What one segment of a pattern matches; empty for `**`, which [`Glob::deep`] marks.
 #[derive(Debug, Clone, Default)]
 struct Segment {
     /// Sorted, each once.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::GLOB_ALTERNATIVES_MAX;
 
 fn glob(pattern: &str) -> Glob {
     Glob::parse(pattern.as_bytes()).unwrap_or_else(|error| panic!("{pattern:.80}: {error}"))

@@ -1,32 +1,34 @@
 //! One text with `*`, `?` or `[...]`, as Python's `fnmatch` reads it.
 //!
-//! The corners of a class are those of Python 3.11, which graphite-web runs on: a `]` in the first
-//! place is a member, so that `[]` opens a class, and a `[` that no `]` follows stands for itself.
-//! A `-` is one in the first and last place and right behind a range; a range that is upside down
-//! is nothing, and a class of nothing matches nothing. `^` is a character like others. Only once
-//! such ranges are gone is it decided whether a `!` comes first: `[z-a!b]` is `[!b]`.
+//! Classes follow Python 3.11, which graphite-web runs on:
+//! - `]` in the first place is a member, so `[]` opens a class;
+//! - `[` without a following `]` is a literal;
+//! - `-` in the first or last place, or right after a range, is a literal;
+//! - a descending range is dropped, and an empty class matches nothing;
+//! - `^` is a literal; `!` negates if it comes first after descending ranges are dropped:
+//!   `[z-a!b]` is `[!b]`.
 
-/// A text of a pattern, read.
+/// A parsed text of a pattern.
 #[derive(Debug)]
 pub(super) enum Text {
-    /// It stands for itself; `[*]` has become a star.
+    /// Matches only itself; `[*]` has become a star.
     Literal(Box<[u8]>),
-    /// It stands for many.
+    /// Has wildcards.
     Wild(Wild),
 }
 
-/// A text that stands for many. Those with one `*` and nothing else need no search.
+/// A text with wildcards. The common forms with one `*` need no search.
 #[derive(Debug, Clone)]
 pub(super) enum Wild {
     /// `*`.
     Any,
-    /// `a*`, `*z`, `a*z`: what comes before and behind the star.
+    /// `a*`, `*z`, `a*z`: prefix and suffix.
     Affixes(Box<[u8]>, Box<[u8]>),
     /// Anything else.
     Tokens(Box<[Token]>),
 }
 
-/// A piece of a text.
+/// An element of a text.
 #[derive(Debug, Clone)]
 pub(super) enum Token {
     Literal(Box<[u8]>),
@@ -34,22 +36,22 @@ pub(super) enum Token {
     Star,
     /// Any character.
     One,
-    /// A character of some.
+    /// One character of a class.
     Class(Box<Class>),
 }
 
-/// Some characters.
+/// A character class, `[...]`.
 #[derive(Debug, Clone)]
 pub(super) struct Class {
     is_negated: bool,
-    /// Those of ASCII, a bit each.
+    /// The ASCII members, one bit each.
     ascii: u128,
-    /// First and last of the others.
+    /// The other members, as ranges: first and last.
     ranges: Vec<(u32, u32)>,
 }
 
 impl Text {
-    /// Reads a text of UTF-8 without braces.
+    /// Parses UTF-8 text without braces.
     pub(super) fn read(text: &[u8]) -> Text {
         if !text.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
             return Text::Literal(text.into());
@@ -73,7 +75,7 @@ impl Text {
 }
 
 impl Wild {
-    /// Whether it stands for this.
+    /// Whether it matches this part of a name.
     pub(super) fn matches(&self, part: &[u8]) -> bool {
         match self {
             Wild::Any => true,
@@ -87,11 +89,12 @@ impl Wild {
     }
 }
 
-/// Whether tokens match a text. What stands before a star is never tried again: a later place for
-/// it leaves what follows less. So no token is tried more often than the text has bytes.
+/// Whether tokens match a text. After a mismatch only the last star is extended: extending an
+/// earlier one would only leave less text for the rest. So each token is tried at most once for
+/// each byte of the text.
 fn search(tokens: &[Token], text: &[u8]) -> bool {
     let (mut at, mut rest) = (0, text);
-    // The token behind the last star, and the first place where it has not been tried.
+    // The token after the last star, and the next place to try it.
     let mut retry: Option<(usize, &[u8])> = None;
     loop {
         match tokens.get(at) {
@@ -113,7 +116,7 @@ fn search(tokens: &[Token], text: &[u8]) -> bool {
 }
 
 impl Token {
-    /// What is left of a text that begins with this.
+    /// The rest of a text that begins with this token.
     fn strip<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         match self {
             Token::Literal(literal) => text.strip_prefix(&**literal),
@@ -125,10 +128,10 @@ impl Token {
         }
     }
 
-    /// The text from the first place where this may begin.
+    /// The text from the first place where this token may begin.
     fn place<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
         match self {
-            // A search for all of it costs more to prepare than it saves on a component.
+            // A substring search costs more to set up than it saves on one component.
             Token::Literal(literal) => {
                 memchr::memchr(*literal.first()?, text).map(|start| &text[start..])
             }
@@ -137,8 +140,8 @@ impl Token {
     }
 }
 
-/// The first character of a text and its length in bytes. A byte that belongs to none is one for
-/// itself, with the number that Python gives it.
+/// The first character of a text and its length in bytes. A byte that is not UTF-8 is a character
+/// of its own, with the code that Python gives it (`surrogateescape`).
 fn character(text: &[u8]) -> Option<(u32, usize)> {
     let &first = text.first()?;
     let bytes = match first {
@@ -172,9 +175,9 @@ impl Class {
     }
 }
 
-/// The pieces of a text: no two stars and no two literals in a row.
+/// Parses a text into tokens; adjacent literals are joined, adjacent stars too.
 fn tokens(text: &[u8]) -> Vec<Token> {
-    // Behind it no class ends: looking for an end from each `[` would take time without bound.
+    // No class ends after this: searching for `]` from each `[` would take quadratic time.
     let last_end = text.iter().rposition(|&byte| byte == b']').unwrap_or(0);
     let mut tokens = Vec::new();
     let mut literal = Vec::new();
@@ -207,7 +210,7 @@ fn tokens(text: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// Length of the class that the text begins with, if it has an end.
+/// Length of the class at the start of the text, if it is closed.
 fn class_bytes(text: &[u8]) -> Option<usize> {
     let mut start = 1;
     start += usize::from(text.get(start) == Some(&b'!'));
@@ -216,7 +219,7 @@ fn class_bytes(text: &[u8]) -> Option<usize> {
     Some(start + end + 1)
 }
 
-/// The class with this between its brackets.
+/// Parses the text between the brackets of a class.
 fn class(inside: &[u8]) -> Token {
     let inside = std::str::from_utf8(inside).expect("patterns are UTF-8 and brackets are ASCII");
     let codes: Vec<u32> = inside.chars().map(u32::from).collect();
@@ -226,7 +229,7 @@ fn class(inside: &[u8]) -> Token {
     if is_negated {
         match members[0] {
             (_, None) => drop(members.remove(0)),
-            // What is left of the range is a hyphen and its end.
+            // Without the `!`, the range leaves a hyphen and its last character.
             (_, Some(last)) => {
                 members[0] = (u32::from(b'-'), None);
                 members.push((last, None));
@@ -248,12 +251,12 @@ fn class(inside: &[u8]) -> Token {
     Token::Class(Box::new(class))
 }
 
-/// Members of a class in the order they stand: single characters, and ranges with their last one.
+/// Members of a class in their order: single characters, and ranges with their last character.
 fn members(codes: &[u32]) -> Vec<(u32, Option<u32>)> {
     let is_hyphen = |at: usize| codes.get(at) == Some(&u32::from(b'-'));
     let mut members = Vec::new();
     let mut at = 0;
-    // The first character that may be the hyphen of a range.
+    // The first place that may hold the hyphen of a range.
     let mut free = if codes.first() == Some(&u32::from(b'!')) { 2 } else { 1 };
     while at < codes.len() {
         let hyphen = at + 1;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The chunks of a list form a ring, so the last one also names the first. Objects refer to each
-//! other by index: a list that holds itself costs nothing, and nobody follows it in circles,
-//! because the readers look a fixed number of levels deep.
+//! other by index: a list that contains itself costs nothing, and readers do not loop, because
+//! they descend a fixed number of levels.
 
 /// Bytes that a frame of any length may fill, so that the smallest pickles fit.
 const ARENA_FIXED_BYTES: usize = 64 * 1024;
@@ -116,7 +116,7 @@ impl Arena {
     pub(super) fn clear(&mut self) {
         self.cells.clear();
         self.text.clear();
-        // Cell 0 belongs to nobody: 0 means "no chunk".
+        // Cell 0 is unused: 0 means "no chunk".
         self.reserve_cells(1);
         self.cells.push(0);
     }

@@ -43,7 +43,7 @@ pub const HEADER_BYTES: usize = 4;
 
 /// The length in bytes of the pickle that follows a frame's header.
 ///
-/// Zero means nothing: such a frame holds no pickle and is to be skipped on the pickle port.
+/// Zero: the frame holds no pickle; the pickle port skips it.
 /// The caller compares the length with its own limit before it receives the frame.
 pub fn frame_bytes(header: [u8; HEADER_BYTES]) -> u32 {
     u32::from_be_bytes(header)

@@ -11,12 +11,16 @@ use crate::query;
 use crate::sys::local_time;
 use crate::whisper::{Fetch, WholeFile, overlay};
 
-use super::args::{Args, flag, value};
-use super::file::Opened;
-use super::info::archive_fields;
-use super::{Failure, Session, Subcommand, file, json, python};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::commands::info::archive_fields;
+use crate::toolbox::file;
+use crate::toolbox::file::Opened;
+use crate::toolbox::output::json;
+use crate::toolbox::output::python;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const FETCH: Subcommand = Subcommand {
+pub(crate) const FETCH: Subcommand = Subcommand {
     name: "fetch",
     help: "\
 Usage: carbyne whisper fetch [OPTION...] FILE
@@ -49,7 +53,7 @@ Prints the values of a range of time from the archive that reaches back far enou
     run: fetch,
 };
 
-pub(super) const DUMP: Subcommand = Subcommand {
+pub(crate) const DUMP: Subcommand = Subcommand {
     name: "dump",
     help: "\
 Usage: carbyne whisper dump [OPTION...] FILE
@@ -139,7 +143,7 @@ fn fetch(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What a running node has in memory, if it is to be asked.
+/// The points in the memory of a running node, if `--carbonlink` is given.
 fn cached_points(args: &Args, path: &Path) -> Result<Vec<Point>, Failure> {
     let Some(carbonlink) = args.text("carbonlink")? else { return Ok(Vec::new()) };
     let name = match args.text("name")? {

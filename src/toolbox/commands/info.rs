@@ -2,11 +2,14 @@
 
 use crate::whisper::{Archive, Header};
 
-use super::args::{Args, Opt, flag};
-use super::json::Json;
-use super::{Failure, Session, Subcommand, file, python};
+use crate::toolbox::args::{Args, Opt, flag};
+use crate::toolbox::file;
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::python;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const INFO: Subcommand = Subcommand {
+pub(crate) const INFO: Subcommand = Subcommand {
     name: "info",
     help: "\
 Usage: carbyne whisper info [--json] FILE [FIELD]
@@ -93,7 +96,7 @@ fn field_text(header: &Header, bytes: u64, field: &str) -> Option<String> {
 }
 
 /// The fields in front of the list of archives.
-pub(super) fn header_fields(header: &Header) -> Vec<(&'static str, Json)> {
+pub(crate) fn header_fields(header: &Header) -> Vec<(&'static str, Json)> {
     vec![
         ("aggregationMethod", Json::Text(header.aggregation.name().to_owned())),
         ("maxRetention", Json::Integer(u64::from(header.retention_s_max))),
@@ -102,13 +105,13 @@ pub(super) fn header_fields(header: &Header) -> Vec<(&'static str, Json)> {
 }
 
 /// The fields of an archive.
-pub(super) fn archive_json(archive: &Archive) -> Vec<(&'static str, Json)> {
+pub(crate) fn archive_json(archive: &Archive) -> Vec<(&'static str, Json)> {
     let fields = archive_fields(archive);
     fields.into_iter().map(|(key, number)| (key, Json::Integer(number))).collect()
 }
 
 /// What whisper says of an archive.
-pub(super) fn archive_fields(archive: &Archive) -> [(&'static str, u64); 5] {
+pub(crate) fn archive_fields(archive: &Archive) -> [(&'static str, u64); 5] {
     [
         ("offset", u64::from(archive.offset)),
         ("secondsPerPoint", u64::from(archive.step_s)),

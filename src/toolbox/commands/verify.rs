@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 
 use crate::whisper::{Header, HeaderError, misplaced_slots};
 
-use super::args::{Args, flag, value};
-use super::file::{self, Access, Held, Refusal};
-use super::json::Json;
-use super::replace::sync_directory_of;
-use super::tree::{self, Options};
-use super::walk::Scope;
-use super::wanted::Wanted;
-use super::{EXIT_FAILED, Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::file::{self, Access, Held, Refusal};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::shown::shown;
+use crate::toolbox::session::{EXIT_FAILED, Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
+use crate::toolbox::tree::replace::sync_directory_of;
+use crate::toolbox::tree::walk::Scope;
+use crate::toolbox::tree::wanted::Wanted;
+use crate::toolbox::tree::workers::{self, Options};
 
-pub(super) const VERIFY: Subcommand = Subcommand {
+pub(crate) const VERIFY: Subcommand = Subcommand {
     name: "verify",
     help: "\
 Usage: carbyne whisper verify [OPTION...] PATH
@@ -68,7 +70,7 @@ struct Asked {
     json: bool,
 }
 
-/// What is to be said about one file.
+/// The finding about one file.
 struct Finding {
     path: PathBuf,
     state: State,
@@ -99,7 +101,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
         slots: args.has("slots"),
         json: args.has("json"),
     };
-    let jobs = tree::jobs(args)?;
+    let jobs = workers::jobs(args)?;
     fs::metadata(&asked.path).map_err(Failure::at(&asked.path))?;
     let wanted = Wanted::of(args, &asked.path)?;
     if wanted.is_none() && args.has("root") {
@@ -120,7 +122,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             return Ok(());
         }
         out.write_all(text_of(&asked, &finding).as_bytes())?;
-        // Whoever watches sees it now and not when a buffer is full.
+        // Flushed, so that the line appears at once.
         out.flush()
     };
     options.for_each(work, tell, session.err)?;
@@ -243,8 +245,7 @@ fn text_of(asked: &Asked, finding: &Finding) -> String {
         return Json::Object(fields).to_line();
     }
     let verb = if asked.dry_run { "would move" } else { "moved" };
-    let moved =
-        finding.moved_to.as_ref().map(|target| format!("; {verb} to {}", tree::shown(target)));
-    let path = tree::shown(&finding.path);
+    let moved = finding.moved_to.as_ref().map(|target| format!("; {verb} to {}", shown(target)));
+    let path = shown(&finding.path);
     format!("{path}: {label}: {}{}\n", finding.reason, moved.unwrap_or_default())
 }

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use crate::metric::series::{Aggregation, Retention, SeriesSpec};
 use crate::schema::retention::read_as_whisper;
-use crate::sys::files;
+use crate::sys::new_file;
 use crate::whisper::Header;
 
-use super::args::{Args, flag, value};
-use super::json::Json;
-use super::settings::{read_aggregation, read_x_files_factor};
-use super::{Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::commands::set::{read_aggregation, read_x_files_factor};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const CREATE: Subcommand = Subcommand {
+pub(crate) const CREATE: Subcommand = Subcommand {
     name: "create",
     help: "\
 Usage: carbyne whisper create [OPTION...] FILE RETENTION...
@@ -113,7 +114,7 @@ fn write(mut file: &File, header: &Header, room: Room) -> io::Result<()> {
     match room {
         Room::Written => {}
         Room::Sparse => file.set_len(bytes)?,
-        Room::Reserved => files::reserve(file, bytes)?,
+        Room::Reserved => new_file::reserve(file, bytes)?,
     }
     let mut head = Vec::new();
     header.encode(&mut head);
@@ -127,7 +128,7 @@ fn write(mut file: &File, header: &Header, room: Room) -> io::Result<()> {
 }
 
 /// Reads the archives of a new file; Python too puts them into order before it looks at them.
-pub(super) fn read_archives(texts: &[&str]) -> Result<Vec<Retention>, Failure> {
+pub(crate) fn read_archives(texts: &[&str]) -> Result<Vec<Retention>, Failure> {
     let mut retentions = read_retentions(texts)?;
     retentions.sort_by_key(|retention| retention.step_s);
     Ok(retentions)

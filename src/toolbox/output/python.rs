@@ -1,7 +1,7 @@
 //! Numbers as Python prints them: `repr`, and the `%f` and `%g` of C.
 
 /// `repr(value)`: the shortest digits that give the value back, with a point or an exponent.
-pub(super) fn repr(value: f64) -> String {
+pub(crate) fn repr(value: f64) -> String {
     if !value.is_finite() {
         return not_finite(value);
     }
@@ -16,12 +16,12 @@ pub(super) fn repr(value: f64) -> String {
 }
 
 /// `"%f" % value`
-pub(super) fn fixed(value: f64) -> String {
+pub(crate) fn fixed(value: f64) -> String {
     if value.is_finite() { format!("{value:.6}") } else { not_finite(value) }
 }
 
 /// `"%.{digit_count}g" % value`; at least one digit.
-pub(super) fn general(value: f64, digit_count: usize) -> String {
+pub(crate) fn general(value: f64, digit_count: usize) -> String {
     if !value.is_finite() {
         return not_finite(value);
     }

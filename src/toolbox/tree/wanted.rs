@@ -1,4 +1,4 @@
-//! Which metrics of a tree are meant: those that match one of some patterns.
+//! Selects the metrics of a tree that match at least one pattern.
 //!
 //! A tagged series has a file whose path says nothing of its name. It is found as graphite-web
 //! finds it: as the path, `_tagged.eff.aae.` and the hash; and a pattern with a `;` that is not
@@ -11,16 +11,19 @@ use std::path::{Component, Path, PathBuf};
 use crate::metric::glob::{Glob, State};
 use crate::metric::name;
 
-use super::args::Args;
-use super::walk::SUFFIX;
-use super::{Failure, tree};
+use crate::toolbox::args::Args;
+use crate::toolbox::output::shown::shown;
+use crate::toolbox::session::Failure;
+
+/// Extension of a Whisper file.
+pub(crate) const SUFFIX: &str = ".wsp";
 
 /// How much of a wrong pattern an error shows.
 const SHOWN_CHARACTERS: usize = 60;
 
 /// Patterns, and how far into them the names of a tree's top directory are.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     globs: Vec<Glob>,
     /// The tagged names that were asked for, by pattern.
     tagged: Vec<Option<String>>,
@@ -29,7 +32,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Reads the patterns for names that begin at `root`; `path` is the tree or file below it.
-    pub(super) fn read(texts: &[&str], path: &Path, root: &Path) -> Result<Wanted, Failure> {
+    pub(crate) fn read(texts: &[&str], path: &Path, root: &Path) -> Result<Wanted, Failure> {
         let mut wanted = Wanted { globs: Vec::new(), tagged: Vec::new(), start: Vec::new() };
         for text in texts {
             if text.contains(';') && !text.starts_with("_tagged.") {
@@ -48,7 +51,7 @@ impl Wanted {
                     wanted.start = wanted.below(&wanted.start, part.as_bytes());
                 }
                 _ => {
-                    let path = tree::shown(relative);
+                    let path = shown(relative);
                     return Err(Failure::Usage(format!("no metric lies in {path} below --root")));
                 }
             }
@@ -59,7 +62,7 @@ impl Wanted {
     /// What `--match` and `--root` ask for, if they do. Files are moved and written by it, so that
     /// a pattern which means more than it seems to is refused: with an empty component, as an unset
     /// variable leaves behind, or a backslash.
-    pub(super) fn of(args: &Args, path: &Path) -> Result<Option<Wanted>, Failure> {
+    pub(crate) fn of(args: &Args, path: &Path) -> Result<Option<Wanted>, Failure> {
         let texts = args.texts_of("match")?;
         if texts.is_empty() {
             return Ok(None);
@@ -78,7 +81,7 @@ impl Wanted {
     }
 
     /// That nothing matched is a slip more often than not, and an error.
-    pub(super) fn check_found(wanted: Option<&Wanted>, files: u64) -> Result<(), Failure> {
+    pub(crate) fn check_found(wanted: Option<&Wanted>, files: u64) -> Result<(), Failure> {
         match wanted {
             Some(_) if files == 0 => Err(Failure::Failed("no file matches --match".to_owned())),
             _ => Ok(()),
@@ -113,34 +116,34 @@ impl Wanted {
     }
 
     /// Where names stand in each pattern when they have come to the top directory.
-    pub(super) fn start(&self) -> &[State] {
+    pub(crate) fn start(&self) -> &[State] {
         &self.start
     }
 
     /// The same one directory further down.
-    pub(super) fn below(&self, states: &[State], part: &[u8]) -> Vec<State> {
+    pub(crate) fn below(&self, states: &[State], part: &[u8]) -> Vec<State> {
         let pairs = self.globs.iter().zip(states);
         pairs.map(|(glob, state)| glob.step(*state, part)).collect()
     }
 
     /// Whether there may be names that match below a directory.
-    pub(super) fn goes_on(&self, states: &[State]) -> bool {
+    pub(crate) fn goes_on(&self, states: &[State]) -> bool {
         self.globs.iter().zip(states).any(|(glob, state)| glob.goes_on(*state))
     }
 
     /// The number of the first pattern that matches a name which ends here.
-    pub(super) fn matched(&self, states: &[State]) -> Option<usize> {
+    pub(crate) fn matched(&self, states: &[State]) -> Option<usize> {
         self.globs.iter().zip(states).position(|(glob, state)| glob.is_whole(*state))
     }
 
     /// The same for one with another component.
-    pub(super) fn matched_below(&self, states: &[State], part: &[u8]) -> Option<usize> {
+    pub(crate) fn matched_below(&self, states: &[State], part: &[u8]) -> Option<usize> {
         let mut pairs = self.globs.iter().zip(states);
         pairs.position(|(glob, state)| glob.is_whole(glob.step(*state, part)))
     }
 
     /// The only components that are worth a look, sorted, if all patterns name theirs.
-    pub(super) fn literals(&self, states: &[State]) -> Option<Vec<&[u8]>> {
+    pub(crate) fn literals(&self, states: &[State]) -> Option<Vec<&[u8]>> {
         let mut found = Vec::new();
         for (glob, state) in self.globs.iter().zip(states) {
             found.extend(glob.literals(*state)?.iter().map(|text| &**text));
@@ -151,7 +154,7 @@ impl Wanted {
     }
 
     /// The name of the series that this pattern asks for, if it is a tagged one.
-    pub(super) fn tagged(&self, number: usize) -> Option<&str> {
+    pub(crate) fn tagged(&self, number: usize) -> Option<&str> {
         self.tagged[number].as_deref()
     }
 }
@@ -162,22 +165,22 @@ fn refused(text: &str, error: &dyn Display) -> Failure {
     if beginning.len() < text.len() {
         beginning.push_str("...");
     }
-    Failure::Usage(format!("`{}`: {error}", tree::shown(Path::new(&beginning))))
+    Failure::Usage(format!("`{}`: {error}", shown(Path::new(&beginning))))
 }
 
 /// Whether a file or directory may be a component of a name: a dot would make two of it.
-pub(super) fn is_component(part: &[u8]) -> bool {
+pub(crate) fn is_component(part: &[u8]) -> bool {
     memchr::memchr(b'.', part).is_none()
 }
 
 /// The directory where the names of a tree begin: `--root`, or the tree.
-pub(super) fn names_root(args: &Args, path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn names_root(args: &Args, path: &Path) -> Result<PathBuf, Failure> {
     let root = args.path_of("root").unwrap_or_else(|| path.to_owned());
     if root.as_os_str().is_empty() {
         return Err(Failure::Usage("--root is empty".to_owned()));
     }
     if path.strip_prefix(&root).is_err() {
-        let (path, root) = (tree::shown(path), tree::shown(&root));
+        let (path, root) = (shown(path), shown(&root));
         return Err(Failure::Usage(format!("{path} does not begin with {root}")));
     }
     if path.is_file() && path == root {

@@ -5,14 +5,15 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::args::{Args, flag, value};
-use super::json::Json;
-use super::tree;
-use super::walk::{Found, SUFFIX, Scope, Walk};
-use super::wanted::{Wanted, names_root};
-use super::{EXIT_FAILED, Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::shown::shown;
+use crate::toolbox::session::{EXIT_FAILED, Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
+use crate::toolbox::tree::walk::{Found, Scope, Walk};
+use crate::toolbox::tree::wanted::{SUFFIX, Wanted, names_root};
 
-pub(super) const FIND: Subcommand = Subcommand {
+pub(crate) const FIND: Subcommand = Subcommand {
     name: "find",
     help: "\
 Usage: carbyne whisper find [OPTION...] TREE GLOB...
@@ -84,7 +85,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             }
             Err((path, error)) => {
                 is_whole = false;
-                writeln!(session.err, "carbyne: {}: {error}", tree::shown(&path))?;
+                writeln!(session.err, "carbyne: {}: {error}", shown(&path))?;
             }
         }
     }
@@ -114,7 +115,7 @@ fn line_of(args: &Args, found: &Found, wanted: &Wanted, root: &Path) -> Vec<u8> 
     }
     match args.has("null") {
         true => text.push(0),
-        false => text = (tree::shown(Path::new(OsStr::from_bytes(&text))) + "\n").into_bytes(),
+        false => text = (shown(Path::new(OsStr::from_bytes(&text))) + "\n").into_bytes(),
     }
     text
 }

@@ -1,5 +1,5 @@
 //! `carbyne whisper resize`: one file in other archives, byte for byte as `whisper-resize.py`
-//! leaves it; [`super::migrate`] does trees.
+//! leaves it; [`super::resize_tree`] does trees.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use crate::metric::series::{Aggregation, SeriesSpec};
 use crate::whisper::{Header, Resample, WholeFile, resize};
 
-use super::args::{Args, flag, value};
-use super::create::read_archives;
-use super::file::{self, Access, Held, Refusal};
-use super::json::Json;
-use super::replace::{keep_copy, replace, sync_directory_of, unfinished_of};
-use super::settings::{XFilesFactor, read_aggregation, read_x_files_factor};
-use super::{Failure, Session, Subcommand, migrate};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::commands::create::read_archives;
+use crate::toolbox::commands::resize_tree;
+use crate::toolbox::commands::set::Methods;
+use crate::toolbox::file::{self, Access, Held, Refusal};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
+use crate::toolbox::tree::replace::{keep_copy, replace, sync_directory_of, unfinished_of};
 
-pub(super) const RESIZE: Subcommand = Subcommand {
+pub(crate) const RESIZE: Subcommand = Subcommand {
     name: "resize",
     help: "\
 Usage: carbyne whisper resize [OPTION...] FILE RETENTION...
@@ -80,26 +82,6 @@ arguments.
     run,
 };
 
-/// What a file keeps or gets besides its archives.
-pub(super) struct Methods {
-    pub(super) aggregation: Option<Aggregation>,
-    pub(super) x_files_factor: Option<XFilesFactor>,
-}
-
-impl Methods {
-    fn read(args: &Args) -> Result<Methods, Failure> {
-        let aggregation = args.text("aggregationMethod")?.map(read_aggregation).transpose()?;
-        let x_files_factor = args.text("xFilesFactor")?.map(read_x_files_factor).transpose()?;
-        Ok(Methods { aggregation, x_files_factor })
-    }
-
-    /// Gives a header what was asked for, and for the rest what the old one says.
-    pub(super) fn apply(&self, header: &mut Header, old: &Header) {
-        header.aggregation = self.aggregation.unwrap_or(old.aggregation);
-        header.x_files_factor = self.x_files_factor.map_or(old.x_files_factor, |new| new.stored);
-    }
-}
-
 fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     let path = args.path()?;
     let words = args.texts(1)?;
@@ -123,7 +105,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
     }
     fs::metadata(&path).map_err(Failure::at(&path))?;
     match args.path_of("schemas") {
-        Some(schemas) if words.is_empty() => migrate::by_rules(args, &path, &schemas, session),
+        Some(schemas) if words.is_empty() => resize_tree::by_rules(args, &path, &schemas, session),
         Some(_) => Err(Failure::Usage("--schemas and retentions exclude each other".to_owned())),
         None if words.is_empty() => {
             let what = if is_tree { "a tree needs --schemas or" } else { "needs" };
@@ -141,7 +123,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
             })?;
             let methods = Methods::read(args)?;
             match is_tree {
-                true => migrate::to_archives(args, &path, &header, &methods, session),
+                true => resize_tree::to_archives(args, &path, &header, &methods, session),
                 false => resize_file(args, &path, header, &methods, session),
             }
         }

@@ -6,12 +6,13 @@ use crate::limits::TOOL_POINTS_MAX;
 use crate::metric::point::Point;
 use crate::whisper::{Bases, Update};
 
-use super::args::{Args, flag, value};
-use super::file::{Access, Held};
-use super::json::Json;
-use super::{Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::file::{Access, Held};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const UPDATE: Subcommand = Subcommand {
+pub(crate) const UPDATE: Subcommand = Subcommand {
     name: "update",
     help: "\
 Usage: carbyne whisper update [--now TIME] [--json] FILE [TIME:VALUE...]
@@ -98,8 +99,8 @@ fn read_points(input: &mut dyn BufRead, now_s: u32) -> Result<Vec<Point>, Failur
     }
 }
 
-/// Reads `TIME:VALUE`. Any number that Python takes is a value, NaN too: nobody guards a file
-/// against its owner.
+/// Reads `TIME:VALUE`. Any number that Python accepts is a value, NaN too: the owner may write
+/// what he wants.
 fn read_point(text: &str, now_s: u32) -> Result<Point, Failure> {
     let wrong = || Failure::Usage(format!("`{}` is not TIME:VALUE", text.trim_end()));
     let (time, value) = text.split_once(':').ok_or_else(wrong)?;

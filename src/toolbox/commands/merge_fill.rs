@@ -2,12 +2,13 @@
 
 use crate::whisper;
 
-use super::args::{Args, Opt, flag, value};
-use super::file::{self, Access, Held};
-use super::json::Json;
-use super::{Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, Opt, flag, value};
+use crate::toolbox::file::{self, Access, Held};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const MERGE: Subcommand = Subcommand {
+pub(crate) const MERGE: Subcommand = Subcommand {
     name: "merge",
     help: "\
 Usage: carbyne whisper merge [OPTION...] FROM TO
@@ -25,7 +26,7 @@ Holds TO's exclusive flock; see `carbyne whisper --help` on running nodes.
     run: merge,
 };
 
-pub(super) const FILL: Subcommand = Subcommand {
+pub(crate) const FILL: Subcommand = Subcommand {
     name: "fill",
     help: "\
 Usage: carbyne whisper fill [OPTION...] FROM TO

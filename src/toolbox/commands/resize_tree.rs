@@ -1,6 +1,6 @@
 //! `carbyne whisper resize` on trees: every file to the archives it should have.
 //!
-//! A tree may belong to a running node; [`super::replace`] says how a file is exchanged under it.
+//! A tree may belong to a running node: [`crate::toolbox::tree::replace`] replaces a file under it.
 //! The work may be broken off at any moment and started again: what is done fits and is passed
 //! over, and unfinished files are removed. Each thread holds one file and its successor in memory.
 
@@ -13,15 +13,16 @@ use crate::metric::name::name_of_path;
 use crate::schema::{Rules, Source};
 use crate::whisper::{Header, HeaderError, migrate};
 
-use super::args::Args;
-use super::file::{self, Access, Held, Refusal};
-use super::json::Json;
-use super::replace::{UNFINISHED, is_unfinished, remove_unfinished, replace};
-use super::resize::Methods;
-use super::tree::{self, Options};
-use super::walk::Scope;
-use super::wanted::{Wanted, names_root};
-use super::{EXIT_FAILED, Failure, Session};
+use crate::toolbox::args::Args;
+use crate::toolbox::commands::set::Methods;
+use crate::toolbox::file::{self, Access, Held, Refusal};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::shown::shown;
+use crate::toolbox::session::{EXIT_FAILED, Failure, Session};
+use crate::toolbox::tree::replace::{UNFINISHED, is_unfinished, remove_unfinished, replace};
+use crate::toolbox::tree::walk::Scope;
+use crate::toolbox::tree::wanted::{Wanted, names_root};
+use crate::toolbox::tree::workers::{self, Options};
 
 /// Longest rules file in bytes; a longer one is refused.
 const RULES_BYTES_MAX: u64 = 16 << 20;
@@ -82,7 +83,7 @@ struct Finding {
     state: State,
 }
 
-/// Where the archives of a file are said.
+/// Where the archives of a file come from.
 enum Layouts<'a> {
     /// By its name.
     Rules { rules: &'a Rules, root: &'a Path, with_methods: bool },
@@ -98,7 +99,7 @@ struct Task<'a> {
 }
 
 /// Brings the files of a tree to what the rules say of their names.
-pub(super) fn by_rules(
+pub(crate) fn by_rules(
     args: &Args,
     path: &Path,
     schemas: &Path,
@@ -112,7 +113,7 @@ pub(super) fn by_rules(
 }
 
 /// Brings all files of a tree to the same archives, those of `header`.
-pub(super) fn to_archives(
+pub(crate) fn to_archives(
     args: &Args,
     path: &Path,
     header: &Header,
@@ -133,7 +134,7 @@ fn migrate_tree(
     let wanted = Wanted::of(args, path)?;
     let scope =
         Scope { other_suffix: Some(UNFINISHED), wanted: wanted.as_ref(), ..Scope::of(path) };
-    let options = Options { scope, jobs: tree::jobs(args)?, progress: args.has("progress") };
+    let options = Options { scope, jobs: workers::jobs(args)?, progress: args.has("progress") };
     let mut counts = [0_u64; LABELS.len()];
     let (mut old_bytes, mut new_bytes, mut is_bad) = (0, 0, false);
     let work = |entry: Result<&Path, (&Path, io::Error)>| {
@@ -156,7 +157,7 @@ fn migrate_tree(
         };
         let Some(text) = text else { return Ok(()) };
         out.write_all(text.as_bytes())?;
-        // Whoever watches sees it now and not when a buffer is full.
+        // Flushed, so that the line appears at once.
         out.flush()
     };
     options.for_each(work, tell, session.err)?;
@@ -299,9 +300,9 @@ impl Task<'_> {
     }
 }
 
-/// The line of a file that somebody wants to know of.
+/// The line about a file, if it deserves one.
 fn text_of(finding: &Finding, dry_run: bool) -> Option<String> {
-    let path = tree::shown(&finding.path);
+    let path = shown(&finding.path);
     match &finding.state {
         State::Resized { old_bytes, new_bytes } if dry_run => {
             Some(format!("{path}: would be resized: {old_bytes} to {new_bytes} bytes\n"))

@@ -14,10 +14,7 @@ use std::vec;
 
 use crate::metric::glob::State;
 
-use super::wanted::{Wanted, is_component};
-
-/// Extension of a Whisper file.
-pub(super) const SUFFIX: &str = ".wsp";
+use crate::toolbox::tree::wanted::{SUFFIX, Wanted, is_component};
 
 /// Most components of a directory that are looked up one by one, each by a system call or two; more
 /// are found by its list.
@@ -25,36 +22,36 @@ const LOOK_UPS_MAX: usize = 16;
 
 /// What to walk, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     /// A tree, or one file.
-    pub(super) path: &'a Path,
+    pub(crate) path: &'a Path,
     /// A directory inside that is left out.
-    pub(super) skip: Option<&'a Path>,
+    pub(crate) skip: Option<&'a Path>,
     /// What else than `.wsp` a file's name may end in to be looked at.
-    pub(super) other_suffix: Option<&'a str>,
+    pub(crate) other_suffix: Option<&'a str>,
     /// The metrics whose files are meant, if not all are.
-    pub(super) wanted: Option<&'a Wanted>,
-    /// Directories are told too whose own names match.
-    pub(super) branches: bool,
+    pub(crate) wanted: Option<&'a Wanted>,
+    /// Also return directories whose own names match.
+    pub(crate) branches: bool,
     /// In the order of names: by component, a file before the directory of the same name. Takes
     /// memory for the matching entries of the directories that are open.
-    pub(super) sorted: bool,
+    pub(crate) sorted: bool,
 }
 
 /// A file or directory that is meant.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) path: PathBuf,
-    pub(super) is_branch: bool,
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) is_branch: bool,
     /// Which pattern it matches.
-    pub(super) pattern: usize,
+    pub(crate) pattern: usize,
 }
 
 /// What is found, or what cannot be read.
-pub(super) type Entry = Result<Found, (PathBuf, io::Error)>;
+pub(crate) type Entry = Result<Found, (PathBuf, io::Error)>;
 
 /// A walk under way; a file given by itself is a tree of one.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     scope: Scope<'a>,
     first: Option<&'a Path>,
     open: Vec<Level>,
@@ -91,7 +88,7 @@ enum Kind {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(scope: Scope<'a>) -> Walk<'a> {
+    pub(crate) fn new(scope: Scope<'a>) -> Walk<'a> {
         Walk { scope, first: Some(scope.path), open: Vec::new(), error: None }
     }
 
@@ -195,7 +192,7 @@ impl Iterator for Walk<'_> {
 
 impl<'a> Scope<'a> {
     /// All Whisper files of a tree.
-    pub(super) fn of(path: &'a Path) -> Scope<'a> {
+    pub(crate) fn of(path: &'a Path) -> Scope<'a> {
         Scope { path, skip: None, other_suffix: None, wanted: None, branches: false, sorted: false }
     }
 

@@ -4,11 +4,14 @@ use std::io::{self, Write};
 
 use crate::whisper::{self, ArchiveDiff};
 
-use super::args::{Args, flag, value};
-use super::json::Json;
-use super::{Failure, Session, Subcommand, file, python};
+use crate::toolbox::args::{Args, flag, value};
+use crate::toolbox::file;
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::python;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const DIFF: Subcommand = Subcommand {
+pub(crate) const DIFF: Subcommand = Subcommand {
     name: "diff",
     help: "\
 Usage: carbyne whisper diff [OPTION...] FILE FILE

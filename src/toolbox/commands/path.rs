@@ -4,11 +4,12 @@ use std::path::Path;
 
 use crate::metric::name;
 
-use super::args::{Args, flag};
-use super::json::Json;
-use super::{Failure, Session, Subcommand};
+use crate::toolbox::args::{Args, flag};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const PATH: Subcommand = Subcommand {
+pub(crate) const PATH: Subcommand = Subcommand {
     name: "path",
     help: "\
 Usage: carbyne whisper path [--unhashed] [--json] NAME...

@@ -9,11 +9,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::python;
+use crate::toolbox::output::python;
 
 /// A value to write.
 #[derive(Debug)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Null,
     Bool(bool),
     Integer(u64),
@@ -26,22 +26,22 @@ pub(super) enum Json {
 
 impl Json {
     /// A value that may be missing.
-    pub(super) fn maybe(value: Option<f64>) -> Json {
+    pub(crate) fn maybe(value: Option<f64>) -> Json {
         value.map_or(Json::Null, Json::Float)
     }
 
     /// A count.
-    pub(super) fn count(count: usize) -> Json {
+    pub(crate) fn count(count: usize) -> Json {
         Json::Integer(u64::try_from(count).expect("memory is smaller than 2^64 bytes"))
     }
 
     /// A path; what is not UTF-8 in it is replaced.
-    pub(super) fn path(path: &Path) -> Json {
+    pub(crate) fn path(path: &Path) -> Json {
         Json::Text(path.to_string_lossy().into_owned())
     }
 
     /// The value as text with a line end; `colon` stands between a key and its value.
-    pub(super) fn to_text(&self, colon: &str) -> String {
+    pub(crate) fn to_text(&self, colon: &str) -> String {
         let mut out = String::new();
         self.write(&mut out, colon, Some(0));
         out.push('\n');
@@ -49,7 +49,7 @@ impl Json {
     }
 
     /// The value on one line, with a line end.
-    pub(super) fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self) -> String {
         let mut out = String::new();
         self.write(&mut out, ":", None);
         out.push('\n');
@@ -92,7 +92,7 @@ impl Json {
 }
 
 /// A number in JSON.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.is_finite() { python::repr(value) } else { "null".to_owned() }
 }
 

@@ -7,12 +7,14 @@ use std::path::Path;
 use crate::metric::series::Aggregation;
 use crate::whisper::Header;
 
-use super::args::{Args, flag};
-use super::file::{Access, Held, Refusal};
-use super::json::Json;
-use super::{Failure, Session, Subcommand, python};
+use crate::toolbox::args::{Args, flag};
+use crate::toolbox::file::{Access, Held, Refusal};
+use crate::toolbox::output::json::Json;
+use crate::toolbox::output::python;
+use crate::toolbox::session::{Failure, Session};
+use crate::toolbox::subcommand::Subcommand;
 
-pub(super) const SET_XFF: Subcommand = Subcommand {
+pub(crate) const SET_XFF: Subcommand = Subcommand {
     name: "set-xff",
     help: "\
 Usage: carbyne whisper set-xff [--json] FILE XFF
@@ -24,7 +26,7 @@ Holds the file's exclusive flock; see `carbyne whisper --help` on running nodes.
     run: set_xff,
 };
 
-pub(super) const SET_AGGREGATION: Subcommand = Subcommand {
+pub(crate) const SET_AGGREGATION: Subcommand = Subcommand {
     name: "set-aggregation",
     help: "\
 Usage: carbyne whisper set-aggregation [--json] FILE METHOD [XFF]
@@ -39,13 +41,13 @@ Holds the file's exclusive flock; see `carbyne whisper --help` on running nodes.
 
 /// An xFilesFactor as given and as a file holds it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct XFilesFactor {
+pub(crate) struct XFilesFactor {
     pub given: f64,
     pub stored: f32,
 }
 
 /// Reads an xFilesFactor, which is rounded twice, to f64 and to f32, as Python does.
-pub(super) fn read_x_files_factor(text: &str) -> Result<XFilesFactor, Failure> {
+pub(crate) fn read_x_files_factor(text: &str) -> Result<XFilesFactor, Failure> {
     let given: Option<f64> = text.trim().parse().ok();
     let Some(given) = given.filter(|given| (0.0..=1.0).contains(given)) else {
         return Err(Failure::Usage(format!("xFilesFactor `{text}` is not a number from 0 to 1")));
@@ -56,7 +58,7 @@ pub(super) fn read_x_files_factor(text: &str) -> Result<XFilesFactor, Failure> {
 }
 
 /// Reads the name of an aggregation method.
-pub(super) fn read_aggregation(name: &str) -> Result<Aggregation, Failure> {
+pub(crate) fn read_aggregation(name: &str) -> Result<Aggregation, Failure> {
     Aggregation::from_name(name)
         .ok_or_else(|| Failure::Usage(format!("unknown aggregation method `{name}`")))
 }
@@ -121,4 +123,24 @@ fn report_json(
     let fields = vec![("path", Json::path(path)), ("old", old), ("new", new)];
     session.out.write_all(Json::Object(fields).to_text(": ").as_bytes())?;
     Ok(0)
+}
+
+/// What a file keeps or gets besides its archives.
+pub(crate) struct Methods {
+    pub(crate) aggregation: Option<Aggregation>,
+    pub(crate) x_files_factor: Option<XFilesFactor>,
+}
+
+impl Methods {
+    pub(crate) fn read(args: &Args) -> Result<Methods, Failure> {
+        let aggregation = args.text("aggregationMethod")?.map(read_aggregation).transpose()?;
+        let x_files_factor = args.text("xFilesFactor")?.map(read_x_files_factor).transpose()?;
+        Ok(Methods { aggregation, x_files_factor })
+    }
+
+    /// Gives a header what was asked for, and for the rest what the old one says.
+    pub(crate) fn apply(&self, header: &mut Header, old: &Header) {
+        header.aggregation = self.aggregation.unwrap_or(old.aggregation);
+        header.x_files_factor = self.x_files_factor.map_or(old.x_files_factor, |new| new.stored);
+    }
 }

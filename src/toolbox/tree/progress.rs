@@ -1,4 +1,4 @@
-//! How far a long command is: files, files a second, and the time that is left.
+//! Progress of a long command: files, files a second, and the remaining time.
 //!
 //! On a terminal one line is rewritten five times a second; with `--progress` into a file or pipe
 //! a line appears every ten seconds. The time left is known once all files are counted, which a
@@ -9,27 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a terminal's line is rewritten.
-pub(super) const TICK: Duration = Duration::from_millis(200);
+pub(crate) const TICK: Duration = Duration::from_millis(200);
 
 /// How often a line appears elsewhere.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the threads of a command count together.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     /// Files done.
-    pub(super) done: AtomicU64,
+    pub(crate) done: AtomicU64,
     /// Files found so far by the counting thread.
-    pub(super) found: AtomicU64,
+    pub(crate) found: AtomicU64,
     /// The counting thread has seen all.
-    pub(super) all_found: AtomicBool,
-    /// Nobody wants to hear more: all threads end.
-    pub(super) stop: AtomicBool,
+    pub(crate) all_found: AtomicBool,
+    /// The output is closed: all threads end.
+    pub(crate) stop: AtomicBool,
 }
 
 /// The line that tells of it.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     is_terminal: bool,
     is_shown: bool,
     begun: Instant,
@@ -38,19 +38,19 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Shown when standard error is a terminal, or `is_wanted`.
-    pub(super) fn new(is_wanted: bool) -> Progress {
+    pub(crate) fn new(is_wanted: bool) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         let now = Instant::now();
         Progress { is_terminal, is_shown: is_wanted || is_terminal, begun: now, told: now }
     }
 
     /// Whether anything is shown, so that the files are worth counting first.
-    pub(super) fn is_shown(&self) -> bool {
+    pub(crate) fn is_shown(&self) -> bool {
         self.is_shown
     }
 
     /// Shows the line if it is time to. A standard error that is gone is not worth an error.
-    pub(super) fn tick(&mut self, counters: &Counters, err: &mut dyn Write) {
+    pub(crate) fn tick(&mut self, counters: &Counters, err: &mut dyn Write) {
         let every = if self.is_terminal { TICK } else { LINE_EVERY };
         if self.is_shown && self.told.elapsed() >= every {
             self.told = Instant::now();
@@ -59,7 +59,7 @@ impl Progress {
     }
 
     /// Shows the last state; on a terminal, clears the line for what follows.
-    pub(super) fn finish(&mut self, counters: &Counters, err: &mut dyn Write) {
+    pub(crate) fn finish(&mut self, counters: &Counters, err: &mut dyn Write) {
         if self.is_terminal {
             let _ = write!(err, "\r\x1b[K");
         } else if self.is_shown {

@@ -1,17 +1,18 @@
-//! A file exchanged for a new one under its name, while a node may be running.
+//! Replaces a file with a new one under the same name, while a node may be running.
 //!
-//! 1. The old file is held: under its exclusive `flock`, with its name ([`super::file`]). Writers
+//! 1. The old file is held: under its exclusive `flock`, with its name
+//!    ([`crate::toolbox::file`]). Writers
 //!    that lock wait or come back: a node with `flock = true`, carbon-cache with
 //!    `WHISPER_LOCK_WRITES`, go-carbon with `flock`.
 //! 2. The new file is made beside it as `NAME.wsp.carbyne-resize`, which no Graphite program reads
 //!    as a metric, with the old one's mode, owner and time of modification, and is synced.
-//! 3. If the old file's bytes are other than those the new file was made of, somebody writes
-//!    without the lock: nothing is exchanged.
+//! 3. If the old file's bytes are other than those the new file was made of, a program writes
+//!    without the lock: the file is not replaced.
 //! 4. The new file is renamed over the old one, and the directory synced.
 //!
 //! At every moment there is one whole file under the name. A node opens each file for each update
 //! and sees by the inode that this is another one. What an interruption can leave is a file of
-//! step 2; its maker held a lock on it, so that whoever finds it unlocked may remove it.
+//! step 2; its maker held a lock on it, so an unlocked one can be removed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -19,15 +20,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::sys::files::{try_lock, try_lock_soon};
+use crate::sys::lock::{try_lock, try_lock_soon};
 
-use super::file::{Held, Refusal, refuse};
+use crate::toolbox::file::{Held, Refusal, refuse};
 
 /// What the name of an unfinished file ends in.
-pub(super) const UNFINISHED: &str = ".wsp.carbyne-resize";
+pub(crate) const UNFINISHED: &str = ".wsp.carbyne-resize";
 
 /// Keeps a copy of a file under another name, replacing what is there.
-pub(super) fn keep_copy(held: &Held, copy: &Path) -> Result<(), Refusal> {
+pub(crate) fn keep_copy(held: &Held, copy: &Path) -> Result<(), Refusal> {
     let keep = || {
         fs::copy(held.path(), copy)?;
         let copied = File::open(copy)?;
@@ -38,7 +39,7 @@ pub(super) fn keep_copy(held: &Held, copy: &Path) -> Result<(), Refusal> {
 }
 
 /// Puts new bytes under the name of a file; `made_of` is what it held when they were made.
-pub(super) fn replace(held: &Held, made_of: &[u8], new: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn replace(held: &Held, made_of: &[u8], new: &[u8]) -> Result<(), Refusal> {
     let refused = refuse("replace");
     let unfinished = unfinished_of(held.path());
     match fs::remove_file(&unfinished) {
@@ -93,8 +94,8 @@ fn still_holds(file: &File, bytes: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what an interruption left; `Ok(false)` when somebody is still working on it.
-pub(super) fn remove_unfinished(path: &Path) -> io::Result<bool> {
+/// Removes what an interruption left; `Ok(false)` while another process holds its lock.
+pub(crate) fn remove_unfinished(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     if !try_lock_soon(&file)? {
         return Ok(false);
@@ -104,19 +105,19 @@ pub(super) fn remove_unfinished(path: &Path) -> io::Result<bool> {
 }
 
 /// Whether a path is that of an unfinished file.
-pub(super) fn is_unfinished(path: &Path) -> bool {
+pub(crate) fn is_unfinished(path: &Path) -> bool {
     path.as_os_str().as_bytes().ends_with(UNFINISHED.as_bytes())
 }
 
 /// The file that is made beside another one to take its place.
-pub(super) fn unfinished_of(path: &Path) -> PathBuf {
+pub(crate) fn unfinished_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED.trim_start_matches(".wsp"));
     PathBuf::from(name)
 }
 
 /// Syncs the directory that a path lies in.
-pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,11 +1,11 @@
-//! Every file of a tree, shared out among threads, in memory that does not grow with the tree.
+//! Every file of a tree, shared among threads, in memory that does not grow with the tree.
 //!
 //! ```text
 //! walk --batches--> worker ... worker --findings--> the calling thread: prints and counts
 //! ```
-//! One thread walks ([`super::walk`]) and hands out batches of paths over bounded queues; it waits
-//! when all are full. A worker gives a finding for each file that is worth one; the queue of
-//! findings is bounded too, so a slow reader of the output slows the work down.
+//! One thread walks ([`super::walk`]) and sends batches of paths over bounded queues; it waits when
+//! all are full. A worker sends a finding for each file that is worth one. The queue of findings
+//! is bounded too, so a slow reader of the output slows the work down.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
-use super::Failure;
-use super::args::Args;
-use super::progress::{Counters, Progress, TICK};
-use super::walk::{Scope, Walk};
+use crate::toolbox::args::Args;
+use crate::toolbox::session::Failure;
+use crate::toolbox::tree::progress::{Counters, Progress, TICK};
+use crate::toolbox::tree::walk::{Scope, Walk};
 
 /// Most threads a command may be told to use.
 const JOBS_MAX: usize = 1_024;
@@ -31,32 +31,19 @@ const BATCHES: usize = 4;
 const FINDINGS: usize = 1_024;
 
 /// As many threads as `--jobs` says, or one for each processor there is for us.
-pub(super) fn jobs(args: &Args) -> Result<usize, Failure> {
+pub(crate) fn jobs(args: &Args) -> Result<usize, Failure> {
     let processors = || thread::available_parallelism().map_or(1, |count| count.get());
     Ok(args.count("jobs", JOBS_MAX)?.unwrap_or_else(|| processors().min(JOBS_MAX)))
 }
 
-/// A path as a line shows it: one that a stranger has named cannot begin lines of its own or speak
-/// to the terminal.
-pub(super) fn shown(path: &Path) -> String {
-    let mut text = String::new();
-    for character in path.to_string_lossy().chars() {
-        match character.is_control() {
-            true => text.extend(character.escape_default()),
-            false => text.push(character),
-        }
-    }
-    text
-}
-
 /// What to walk, and how.
 #[derive(Debug)]
-pub(super) struct Options<'a> {
-    pub(super) scope: Scope<'a>,
+pub(crate) struct Options<'a> {
+    pub(crate) scope: Scope<'a>,
     /// Threads that work.
-    pub(super) jobs: usize,
+    pub(crate) jobs: usize,
     /// The progress is shown even where standard error is no terminal.
-    pub(super) progress: bool,
+    pub(crate) progress: bool,
 }
 
 impl Options<'_> {
@@ -65,7 +52,7 @@ impl Options<'_> {
     ///
     /// # Errors
     /// The first error of `tell`, which ends the work early.
-    pub(super) fn for_each<F: Send>(
+    pub(crate) fn for_each<F: Send>(
         &self,
         work: impl Fn(Result<&Path, (&Path, io::Error)>) -> Option<F> + Sync,
         mut tell: impl FnMut(F) -> io::Result<()>,
@@ -178,12 +165,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn names_stay_on_their_line() {
-        assert_eq!(shown(Path::new("a/\u{e4} b.wsp")), "a/\u{e4} b.wsp");
-        assert_eq!(shown(Path::new("x\n\u{1b}[2J\u{9b}.wsp")), "x\\n\\u{1b}[2J\\u{9b}.wsp");
-    }
 
     #[test]
     fn every_file_is_seen_once_and_links_and_skipped_places_never() {
