@@ -12,6 +12,7 @@ pub mod batch;
 pub mod glob;
 pub mod mark;
 pub mod name;
+pub mod name_error;
 pub mod owner;
 pub mod point;
 pub mod series;

@@ -12,67 +12,12 @@
 //! separator (`.~a`), and tags that carbon sorts only when it reads its own result again
 //! (`m;x=y{a="b"}`).
 
-use std::fmt;
-
 use sha2::{Digest, Sha256};
 use wide::u8x16;
 
 use crate::limits::{COMPONENT_BYTES_MAX, NAME_BYTES_MAX, NAME_DEPTH_MAX};
+use crate::metric::name_error::NameError;
 use crate::metric::tag::{self, Form};
-
-/// Why a name is refused. The point that carried it is counted under this reason and dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum NameError {
-    /// Nothing is left once leading separators and `~` are gone.
-    Empty = 0,
-    /// More than [`NAME_BYTES_MAX`] bytes, or a path beyond the kernel's limit.
-    TooLong = 1,
-    /// A component that does not fit into a file name.
-    ComponentTooLong = 2,
-    /// More than [`NAME_DEPTH_MAX`] components, or more tags than that.
-    TooDeep = 3,
-    /// NUL, another byte below 0x20, or 0x7f.
-    ControlCharacter = 4,
-    /// Not UTF-8.
-    InvalidUtf8 = 5,
-    /// An untagged name that spells the file of a tagged one (`_tagged.` and a hash).
-    Reserved = 6,
-}
-
-impl NameError {
-    /// All reasons, in the order of their numbers.
-    pub const ALL: [NameError; 7] = [
-        NameError::Empty,
-        NameError::TooLong,
-        NameError::ComponentTooLong,
-        NameError::TooDeep,
-        NameError::ControlCharacter,
-        NameError::InvalidUtf8,
-        NameError::Reserved,
-    ];
-
-    /// The reason as a word for counters: lower case, no blanks, never changed.
-    pub fn label(self) -> &'static str {
-        match self {
-            NameError::Empty => "name_empty",
-            NameError::TooLong => "name_too_long",
-            NameError::ComponentTooLong => "name_component_too_long",
-            NameError::TooDeep => "name_too_deep",
-            NameError::ControlCharacter => "name_control_character",
-            NameError::InvalidUtf8 => "name_invalid_utf8",
-            NameError::Reserved => "name_reserved",
-        }
-    }
-}
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// The xxh3-64 hash of a canonical name, with seed zero: it chooses the owner shard, the same on
 /// every machine and in every release. The cache's table uses a keyed hash of its own.

@@ -5,7 +5,7 @@
 //! called `name` dropped. Names come from `name`, which owns the limits, and return there.
 
 use crate::limits::NAME_DEPTH_MAX;
-use crate::metric::name::NameError;
+use crate::metric::name_error::NameError;
 
 /// Most tags of one name; they are sorted on the stack.
 const TAGS_MAX: usize = NAME_DEPTH_MAX;

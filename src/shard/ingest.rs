@@ -2,7 +2,8 @@
 
 use crate::cache::{FIND_TOGETHER, MetricId};
 use crate::metric::batch;
-use crate::metric::name::{NameError, canonical, file_path};
+use crate::metric::name::{canonical, file_path};
+use crate::metric::name_error::NameError;
 use crate::metric::owner::{ShardId, owner};
 use crate::metric::point::{Arrival, Point, PointError, Received, admit};
 use crate::shard::Shard;

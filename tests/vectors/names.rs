@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 
-use carbyne::metric::name::{NameError, canonical, file_path, name_of_path};
+use carbyne::metric::name::{canonical, file_path, name_of_path};
+use carbyne::metric::name_error::NameError;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::metric::name;
+use crate::metric::name_error::NameError;
 
 use crate::toolbox::args::{Args, flag};
 use crate::toolbox::output::json::Json;
@@ -58,7 +59,7 @@ fn run(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
 }
 
 /// The canonical form of a name and the path of its file.
-fn file_of(text: &str, hash_tagged: bool) -> Result<(String, String), name::NameError> {
+fn file_of(text: &str, hash_tagged: bool) -> Result<(String, String), NameError> {
     let (mut scratch, mut path) = (Vec::new(), Vec::new());
     let name = name::canonical(text.as_bytes(), &mut scratch)?;
     name::file_path(name, hash_tagged, &mut path)?;
