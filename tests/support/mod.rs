@@ -311,6 +311,12 @@ fn datapoints(body: &[u8]) -> Vec<(u32, f64)> {
         if body[at] == b'G' && body[at + 9] == b'G' && body[at + 18] == 0x86 {
             points.push((whole(float(at + 1)), float(at + 10)));
             at += 19;
+            // Behind each pair comes its number in the memo, which may look like the next pair.
+            at += match body.get(at) {
+                Some(b'q') => 2,
+                Some(b'r') => 5,
+                _ => 0,
+            };
         } else {
             at += 1;
         }
