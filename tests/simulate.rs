@@ -1,7 +1,7 @@
 //! The whole node under crashes: real shards with their caches and logs, on a disk that forgets and
 //! a tree of Whisper files that forgets, against a model that is a map. The tasks between them (who
 //! commits, writes, syncs, checkpoints and recovers, and when) are played by the simulation, in any
-//! order that the real ones may take; `tests/crash.rs` and `tests/recovery.rs` run the real ones.
+//! order that the real ones may take; `crash` and `recovery` in tests/node run the real ones.
 //!
 //! What must hold after every step: the points of a metric that its file does not have are readable
 //! in memory; and the accounts balance. After every end, by kill or by loss of power, at any step,
