@@ -48,7 +48,7 @@ use carbyne::shard::flush::{FlushJob, Known, Limit, NextJob, Outcome, Written};
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
 use carbyne::sys::new_file::Layout;
-use carbyne::tasks::writer::{FileWriter, Way, WriteBatch, WriterOptions};
+use carbyne::tasks::writer::{FileWriter, WriteBatch, WriteMode, WriterOptions};
 use carbyne::whisper::{Bases, Header};
 
 const BEGIN_S: u32 = 1_800_000_120;
@@ -124,10 +124,10 @@ fn run(options: &Options, directory: &Path) {
             let floor = floor_pass(options, &root, &series, order, turn);
             turn += 1;
             let mut results = vec![(format!("floor, {label}"), floor)];
-            for way in [None, Some(Way::Plain), Some(Way::Ring)] {
-                let cost = pass(options, &mut writer, &mut series, order, turn, way);
+            for mode in [None, Some(WriteMode::Plain), Some(WriteMode::Ring)] {
+                let cost = pass(options, &mut writer, &mut series, order, turn, mode);
                 turn += 1;
-                let name = way.map_or_else(|| "auto".to_owned(), |way| format!("{way:?}"));
+                let name = mode.map_or_else(|| "auto".to_owned(), |mode| format!("{mode:?}"));
                 results.push((format!("writer {name}, {label}"), cost));
             }
             // The first round warms the page cache and lets the writer learn the bases.
@@ -280,7 +280,7 @@ fn pass(
     series: &mut [Series],
     order: &[usize],
     turn: u32,
-    way: Option<Way>,
+    mode: Option<WriteMode>,
 ) -> Cost {
     let mut batch = WriteBatch::empty();
     batch.jobs.resize_with(FLUSH_BATCH, FlushJob::empty);
@@ -290,9 +290,9 @@ fn pass(
             chunk.iter().map(|&at| std::mem::take(&mut series[at])).collect();
         fill(options, &mut batch, files.iter_mut(), turn, false);
         clock
-            .time(|| match way {
+            .time(|| match mode {
                 None => writer.write(&mut batch),
-                Some(way) => writer.write_by(way, &mut batch.jobs[..batch.used]),
+                Some(mode) => writer.write_by(mode, &mut batch.jobs[..batch.used]),
             })
             .unwrap();
         keep(&mut batch, files.iter_mut());

@@ -16,7 +16,7 @@
 //!               outbox per other core --> tasks/exchange ==SPSC==> owner's shard/ingest
 //! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> tasks/writer (a thread, own ring)
 //!       <-- shard/flush: confirm  <-- tasks/flush <==SPSC==   whisper/update + sys/ring
-//! wal --> tasks/commit ==SPSC==> tasks/log_writer (a thread, own ring), every 50 ms
+//! wal --> tasks/commit ==SPSC==> tasks/wal_writer (a thread, own ring), every 50 ms
 //! old segments <-- tasks/checkpoint (syncs the files) <-- their points are confirmed
 //! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
 //! ```

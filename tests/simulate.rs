@@ -20,14 +20,14 @@ mod seeds;
 mod simulated_core;
 #[path = "support/simulated_disk.rs"]
 mod simulated_disk;
-#[path = "support/simulated_log_writer.rs"]
-mod simulated_log_writer;
 #[path = "support/simulated_model.rs"]
 mod simulated_model;
 #[path = "support/simulated_node.rs"]
 mod simulated_node;
 #[path = "support/simulated_tree.rs"]
 mod simulated_tree;
+#[path = "support/simulated_wal_writer.rs"]
+mod simulated_wal_writer;
 #[path = "support/simulated_world.rs"]
 mod simulated_world;
 

@@ -10,7 +10,7 @@ use crate::config::{Config, Listener, listen_address};
 use crate::node::sizes::Sizes;
 use crate::sys::port_group::{PortKind, give_to_all, give_to_youngest, members};
 use crate::sys::socket::{Sharing, bind_datagrams, bind_listeners};
-use crate::tasks::core::Speech;
+use crate::tasks::core::Protocol;
 
 /// Longest wait for the kernel to close the sockets of the process that was replaced, and the
 /// time between two checks.
@@ -32,7 +32,7 @@ pub(crate) struct Sockets {
 /// One core's sockets.
 #[derive(Default)]
 pub(crate) struct CoreSockets {
-    pub(crate) listeners: Vec<(Socket, Speech)>,
+    pub(crate) listeners: Vec<(Socket, Protocol)>,
     pub(crate) datagrams: Option<Socket>,
 }
 
@@ -43,12 +43,12 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<S
         per_core: (0..count).map(|_| CoreSockets::default()).collect(),
         announced: Vec::new(),
     };
-    let kinds: [(&'static str, &'static str, &Listener, Speech); 3] = [
-        ("line tcp", "tcp", &config.tcp, Speech::Lines),
-        ("pickle tcp", "pickle", &config.pickle.listener, Speech::Pickles),
-        ("carbonlink", "carbonlink", &config.carbonlink, Speech::Carbonlink),
+    let kinds: [(&'static str, &'static str, &Listener, Protocol); 3] = [
+        ("line tcp", "tcp", &config.tcp, Protocol::Lines),
+        ("pickle tcp", "pickle", &config.pickle.listener, Protocol::Pickles),
+        ("carbonlink", "carbonlink", &config.carbonlink, Protocol::Carbonlink),
     ];
-    for (label, section, listener, speech) in kinds {
+    for (label, section, listener, protocol) in kinds {
         if !listener.enabled {
             continue;
         }
@@ -60,7 +60,7 @@ pub(crate) fn bind(config: &Config, sizes: &Sizes, sharing: Sharing) -> Result<S
         })?;
         sockets.announce(label, &bound);
         for (core, socket) in sockets.per_core.iter_mut().zip(bound) {
-            core.listeners.push((socket, speech));
+            core.listeners.push((socket, protocol));
         }
         if label == "line tcp" && config.udp.enabled {
             bind_udp(config, count, sharing, until, &mut sockets)?;

@@ -18,9 +18,9 @@ use crate::sys::lock::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
 use crate::sys::process;
 use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
-use crate::tasks::log_keeper::LogPlan;
-use crate::tasks::log_writer::LogWriterOptions;
 use crate::tasks::recovery::{self, Feeder, Recovered};
+use crate::tasks::wal_handle::WalPlan;
+use crate::tasks::wal_writer::WalWriterOptions;
 use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};
 
 /// The open log directory, and what is needed to plan the logs of the cores.
@@ -117,7 +117,7 @@ impl NodeLog {
 
     /// The log plan of the core that runs this shard and has this doorbell. Must be called once for
     /// each shard, in order.
-    pub(crate) fn core_plan(&mut self, shard: u16, bell: Doorbell) -> LogPlan {
+    pub(crate) fn core_plan(&mut self, shard: u16, bell: Doorbell) -> WalPlan {
         let (answers, checkpointed) = RingBuffer::new(1);
         self.askers.push(CheckpointAsker { answers, bell: bell.clone() });
         let inheritance = (!self.inherited.is_empty()).then(|| {
@@ -127,9 +127,9 @@ impl NodeLog {
         });
         let all = (0..self.shards).cycle().zip(&self.spares);
         let spares = all.filter(|(owner, _)| *owner == shard).map(|(_, spare)| *spare).collect();
-        LogPlan {
+        WalPlan {
             directory: self.path.clone(),
-            writer: LogWriterOptions {
+            writer: WalWriterOptions {
                 run: self.run,
                 shard,
                 segment_bytes: u64::from(self.sizes.segment_bytes),

@@ -32,7 +32,7 @@ use crate::sys::mesh;
 use crate::sys::preflight;
 use crate::sys::socket::Sharing;
 use crate::tasks::admin_line::{CoreLine as AdminLine, line as admin_line};
-use crate::tasks::core::{Order, Report};
+use crate::tasks::core::{CoreCommand, CoreEvent};
 use crate::tasks::start;
 use log_directory::NodeLog;
 use machine::Machine;
@@ -99,10 +99,10 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     let (cores, admin_lines) = start_cores(config, &sizes, &rules, sockets, &sender, log.as_mut());
     let mut node = Node { cores, reports, log, lock, released_count: 0 };
     node.recover();
-    node.order_all(|| Order::Serve);
+    node.order_all(|| CoreCommand::Serve);
     let mut early = None;
     // A signal may come while some cores receive already.
-    node.wait_for_all(&Report::Ready, |signal| early = early.or(Some(signal)));
+    node.wait_for_all(&CoreEvent::Ready, |signal| early = early.or(Some(signal)));
     let admin_socket = admin::start(&config.common.admin_socket, admin_lines);
     announce::announce(config, &sizes, &announced);
     let signal = early.unwrap_or_else(|| node.watch(&mut rule_files));
@@ -146,12 +146,12 @@ fn lock(config: &Config) -> DirectoryLock {
     })
 }
 
-fn forward_signals(sender: Sender<Report>) {
+fn forward_signals(sender: Sender<CoreEvent>) {
     let mut signals = signal_hook::iterator::Signals::new(SIGNALS)
         .unwrap_or_else(|error| die(Fatal::Preflight, &format!("catch signals: {error}")));
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if sender.send(Report::Signal(signal)).is_err() {
+            if sender.send(CoreEvent::Signal(signal)).is_err() {
                 return;
             }
         }
@@ -163,7 +163,7 @@ fn start_cores(
     sizes: &Sizes,
     rules: &Arc<crate::schema::Rules>,
     sockets: listen::Sockets,
-    sender: &Sender<Report>,
+    sender: &Sender<CoreEvent>,
     mut log: Option<&mut NodeLog>,
 ) -> Lines {
     let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::QUESTIONS_MAX)

@@ -13,26 +13,26 @@ use crate::node::listen::CoreSockets;
 use crate::node::sizes::Sizes;
 use crate::schema::Rules;
 use crate::shard::ShardOptions;
-use crate::shard::query::{Answer, Question};
+use crate::shard::query::{ShardRequest, ShardResponse};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::mesh::Links;
 use crate::sys::new_file::Layout;
 use crate::tasks::admin_line::AdminEnd;
-use crate::tasks::core::{ConnectionOptions, Order, Report, Speech};
-use crate::tasks::log_keeper::LogPlan;
+use crate::tasks::core::{ConnectionOptions, CoreCommand, CoreEvent, Protocol};
 use crate::tasks::report::ReportOptions;
 use crate::tasks::start::CorePlan;
+use crate::tasks::wal_handle::WalPlan;
 use crate::tasks::writer::WriterOptions;
 use crate::wal;
 
 /// What a core gets beside numbers.
 pub(crate) struct Ends {
     pub(crate) rules: Arc<Rules>,
-    pub(crate) links: Links<Question, Answer>,
-    pub(crate) orders: Consumer<Order>,
-    pub(crate) reports: Sender<Report>,
+    pub(crate) links: Links<ShardRequest, ShardResponse>,
+    pub(crate) orders: Consumer<CoreCommand>,
+    pub(crate) reports: Sender<CoreEvent>,
     pub(crate) sockets: CoreSockets,
-    pub(crate) log: Option<(wal::Options, LogPlan)>,
+    pub(crate) log: Option<(wal::Options, WalPlan)>,
     pub(crate) newcomers: Option<Newcomers>,
     pub(crate) admin: AdminEnd,
 }
@@ -43,7 +43,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         .sockets
         .listeners
         .into_iter()
-        .map(|(socket, speech)| (socket, speech, connection_options(config, sizes, speech)))
+        .map(|(socket, protocol)| (socket, protocol, connection_options(config, sizes, protocol)))
         .collect();
     let shard_count = u16::try_from(sizes.shards()).expect("the configuration limits the shards");
     let (shard_log, log) = ends.log.unzip();
@@ -108,14 +108,14 @@ fn writer_options(config: &Config) -> WriterOptions {
     }
 }
 
-fn connection_options(config: &Config, sizes: &Sizes, speech: Speech) -> ConnectionOptions {
-    let (listener, message_bytes_max): (&Listener, usize) = match speech {
-        Speech::Lines => (&config.tcp, LINE_BYTES_MAX),
-        Speech::Pickles => {
+fn connection_options(config: &Config, sizes: &Sizes, protocol: Protocol) -> ConnectionOptions {
+    let (listener, message_bytes_max): (&Listener, usize) = match protocol {
+        Protocol::Lines => (&config.tcp, LINE_BYTES_MAX),
+        Protocol::Pickles => {
             let bytes = usize::try_from(config.pickle.max_message_size).unwrap_or(usize::MAX);
             (&config.pickle.listener, bytes)
         }
-        Speech::Carbonlink => (&config.carbonlink, REQUEST_BYTES_MAX),
+        Protocol::Carbonlink => (&config.carbonlink, REQUEST_BYTES_MAX),
     };
     ConnectionOptions {
         connections_max: sizes.share_of(listener.max_connections),

@@ -16,7 +16,7 @@ use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::executor::CoreHandle;
 use crate::sys::lock::DirectoryLock;
-use crate::tasks::core::{Order, Report};
+use crate::tasks::core::{CoreCommand, CoreEvent};
 
 /// Time between two checks of the schema files for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ const CLOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The main thread's line to one core.
 pub(crate) struct CoreLine {
-    pub(crate) orders: Producer<Order>,
+    pub(crate) orders: Producer<CoreCommand>,
     pub(crate) bell: Doorbell,
     pub(crate) handle: CoreHandle,
 }
@@ -41,7 +41,7 @@ pub(crate) struct CoreLine {
 /// A running node, as the main thread holds it.
 pub(crate) struct Node {
     pub(crate) cores: Vec<CoreLine>,
-    pub(crate) reports: Receiver<Report>,
+    pub(crate) reports: Receiver<CoreEvent>,
     pub(crate) log: Option<NodeLog>,
     pub(crate) lock: DirectoryLock,
     /// Cores that have released the segments of earlier runs.
@@ -55,7 +55,7 @@ impl Node {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         let reports = &self.reports;
         let recovered = log.recover(|pause| {
-            if let Ok(Report::Signal(signal)) = reports.recv_timeout(pause)
+            if let Ok(CoreEvent::Signal(signal)) = reports.recv_timeout(pause)
                 && signal != SIGHUP
             {
                 log::info!("stopped while replaying the log signal={signal}");
@@ -64,8 +64,8 @@ impl Node {
         });
         // The first core counts the lost points of all.
         let lost_points = Cell::new(recovered.lost_points);
-        self.order_all(|| Order::InheritanceRead(lost_points.take()));
-        self.wait_for_all(&Report::Recovered, |_| std::process::exit(0));
+        self.order_all(|| CoreCommand::InheritanceRead(lost_points.take()));
+        self.wait_for_all(&CoreEvent::Recovered, |_| std::process::exit(0));
         self.wait_for_clock(recovered.last_arrived_s);
     }
 
@@ -95,10 +95,10 @@ impl Node {
                 return;
             }
             match self.reports.recv_timeout(CLOCK_PAUSE) {
-                Ok(Report::Signal(SIGHUP)) | Err(_) => {}
+                Ok(CoreEvent::Signal(SIGHUP)) | Err(_) => {}
                 // All points are in the log.
-                Ok(Report::Signal(_)) => std::process::exit(0),
-                Ok(Report::InheritanceReleased) => self.released_count += 1,
+                Ok(CoreEvent::Signal(_)) => std::process::exit(0),
+                Ok(CoreEvent::InheritanceReleased) => self.released_count += 1,
                 Ok(_) => {}
             }
         }
@@ -107,14 +107,14 @@ impl Node {
         }
     }
 
-    pub(crate) fn wait_for_all(&mut self, wanted: &Report, mut on_signal: impl FnMut(i32)) {
+    pub(crate) fn wait_for_all(&mut self, wanted: &CoreEvent, mut on_signal: impl FnMut(i32)) {
         let mut count = 0;
         while count < self.cores.len() {
             match self.reports.recv() {
-                Ok(Report::Signal(SIGHUP)) => {}
-                Ok(Report::Signal(signal)) => on_signal(signal),
+                Ok(CoreEvent::Signal(SIGHUP)) => {}
+                Ok(CoreEvent::Signal(signal)) => on_signal(signal),
                 Err(_) => std::process::exit(0),
-                Ok(Report::InheritanceReleased) => self.released_count += 1,
+                Ok(CoreEvent::InheritanceReleased) => self.released_count += 1,
                 Ok(report) => count += usize::from(report == *wanted),
             }
         }
@@ -124,13 +124,13 @@ impl Node {
     pub(crate) fn watch(&mut self, rule_files: &mut RuleFiles) -> i32 {
         loop {
             let must_read = match self.reports.recv_timeout(WATCH_INTERVAL) {
-                Ok(Report::Signal(SIGHUP)) => {
+                Ok(CoreEvent::Signal(SIGHUP)) => {
                     logging::reopen();
                     true
                 }
-                Ok(Report::Signal(signal)) => return signal,
+                Ok(CoreEvent::Signal(signal)) => return signal,
                 Err(RecvTimeoutError::Disconnected) => return SIGTERM,
-                Ok(Report::InheritanceReleased) => {
+                Ok(CoreEvent::InheritanceReleased) => {
                     self.released_count += 1;
                     false
                 }
@@ -148,7 +148,7 @@ impl Node {
     fn drop_inheritance(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         if self.released_count == self.cores.len() && log.drop_inheritance() {
-            self.order_all(|| Order::InheritanceGone);
+            self.order_all(|| CoreCommand::InheritanceGone);
         }
     }
 
@@ -158,7 +158,7 @@ impl Node {
                 texts.iter().for_each(|text| log::warn!("{text}"));
                 log::info!("rules for new files read again");
                 let rules = Arc::new(rules);
-                self.order_all(|| Order::Rules(Arc::clone(&rules)));
+                self.order_all(|| CoreCommand::Rules(Arc::clone(&rules)));
             }
             Err(errors) => {
                 errors.iter().for_each(|error| log::error!("{error}"));
@@ -169,7 +169,7 @@ impl Node {
 
     /// Sends every core an order. A core that has not taken the last sixteen hangs: the log says
     /// so, and only a second signal ends such a node.
-    pub(crate) fn order_all(&mut self, order: impl Fn() -> Order) {
+    pub(crate) fn order_all(&mut self, order: impl Fn() -> CoreCommand) {
         for core in &mut self.cores {
             if core.orders.push(order()).is_err() {
                 log::warn!("a core does not respond");

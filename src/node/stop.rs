@@ -11,7 +11,7 @@ use crate::fatal::Fatal;
 use crate::node::drain::NOTHING_LEFT;
 use crate::node::running::Node;
 use crate::stats::{Counters, Receiver};
-use crate::tasks::core::{Order, Report};
+use crate::tasks::core::{CoreCommand, CoreEvent};
 
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,10 +28,10 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let begun = Instant::now();
     let count = node.cores.len();
     log::info!("stopping: receiving ends");
-    node.order_all(|| Order::StopReceiving);
+    node.order_all(|| CoreCommand::StopReceiving);
     let is_drain = node.log.is_none() || signal == SIGUSR1;
     let mut progress = Progress { waiting: vec![0; count], told: begun, is_drain };
-    collect(&node, None, &mut progress, |report| matches!(report, Report::Quiet));
+    collect(&node, None, &mut progress, |report| matches!(report, CoreEvent::Quiet));
     let status = if is_drain {
         drain(&mut node, begun, progress, is_writing)
     } else {
@@ -45,11 +45,11 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
 /// Commits every point that is not in its file to the log.
 fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
     log::info!("stopping: committing everything to the log");
-    node.order_all(|| Order::Seal);
+    node.order_all(|| CoreCommand::Seal);
     let mut total = Counters::default();
     let deadline = Instant::now() + SEAL_TIME;
     let is_sealed = collect(node, Some(deadline), &mut progress, |report| match report {
-        Report::Sealed(counters) => {
+        CoreEvent::Sealed(counters) => {
             total.add(counters);
             true
         }
@@ -68,11 +68,11 @@ fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
 /// Writes every point to its file.
 fn drain(node: &mut Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
     log::info!("stopping: writing everything out");
-    node.order_all(|| Order::Drain);
+    node.order_all(|| CoreCommand::Drain);
     let mut unwritten = 0;
     let mut total = Counters::default();
     collect(node, None, &mut progress, |report| match report {
-        Report::Drained(left, counters) => {
+        CoreEvent::Drained(left, counters) => {
             unwritten += left;
             total.add(counters);
             true
@@ -165,7 +165,7 @@ fn collect(
     node: &Node,
     deadline: Option<Instant>,
     progress: &mut Progress,
-    mut is_wanted: impl FnMut(&Report) -> bool,
+    mut is_wanted: impl FnMut(&CoreEvent) -> bool,
 ) -> bool {
     let mut wanted = 0;
     while wanted < node.cores.len() {
@@ -174,14 +174,14 @@ fn collect(
         }
         match node.reports.recv_timeout(PROGRESS_INTERVAL) {
             // Sent by `carbyne drain` or by a node that takes over, independently of each other.
-            Ok(Report::Signal(signal @ (SIGUSR1 | SIGUSR2))) => {
+            Ok(CoreEvent::Signal(signal @ (SIGUSR1 | SIGUSR2))) => {
                 log::info!("stopping already, going on signal={signal}");
             }
-            Ok(Report::Signal(signal)) if signal != SIGHUP => {
+            Ok(CoreEvent::Signal(signal)) if signal != SIGHUP => {
                 log::warn!("second signal, stopping at once signal={signal}");
                 std::process::exit(STATUS_SIGNAL + signal);
             }
-            Ok(Report::Draining(shard, left)) => progress.waiting[shard.index()] = left,
+            Ok(CoreEvent::Draining(shard, left)) => progress.waiting[shard.index()] = left,
             Ok(report) => wanted += usize::from(is_wanted(&report)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return true,

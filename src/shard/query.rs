@@ -9,33 +9,33 @@ use crate::stats::{Counters, Gauges};
 
 /// Tells the answers of a core's open questions apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
+pub struct RequestId(pub u64);
 
 /// What one core asks another.
 #[derive(Debug)]
-pub enum Question {
+pub enum ShardRequest {
     /// The points not in their file yet, of these metrics from the first on, as far as they fit
     /// into this many bytes: the asker has memory for them.
-    Points(Ticket, Vec<Vec<u8>>, usize),
+    Points(RequestId, Vec<Vec<u8>>, usize),
     /// The aggregation method of a metric's file; changed to another one if given.
-    Metadata(Ticket, Vec<u8>, Option<Aggregation>),
+    Metadata(RequestId, Vec<u8>, Option<Aggregation>),
     /// What the shard has counted and holds.
-    Stats(Ticket),
+    Stats(RequestId),
     /// Take these points of the node's own metrics, also when full: a full node must be seen.
-    Own(Ticket, Vec<u8>),
+    Own(RequestId, Vec<u8>),
 }
 
 /// What the owner says.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ShardResponse {
     /// Points of the first ones of the metrics asked for.
-    Points(Ticket, Page),
+    Points(RequestId, Page),
     /// The method before the change, or why there is none.
-    Metadata(Ticket, Result<Aggregation, String>),
+    Metadata(RequestId, Result<Aggregation, String>),
     /// Counters and gauges.
-    Stats(Ticket, Box<(Counters, Gauges)>),
+    Stats(RequestId, Box<(Counters, Gauges)>),
     /// The points were taken.
-    Own(Ticket),
+    Own(RequestId),
 }
 
 /// Bytes of a point in a [`Page`].
@@ -89,14 +89,14 @@ pub fn unpacked(packed: &[u8]) -> impl ExactSizeIterator<Item = Point> {
     })
 }
 
-impl Answer {
-    /// The question's ticket.
-    pub fn ticket(&self) -> Ticket {
+impl ShardResponse {
+    /// The question's request_id.
+    pub fn request_id(&self) -> RequestId {
         match self {
-            Answer::Points(ticket, _)
-            | Answer::Metadata(ticket, _)
-            | Answer::Stats(ticket, _)
-            | Answer::Own(ticket) => *ticket,
+            ShardResponse::Points(request_id, _)
+            | ShardResponse::Metadata(request_id, _)
+            | ShardResponse::Stats(request_id, _)
+            | ShardResponse::Own(request_id) => *request_id,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::limits::{
 use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::memory::Share;
-use crate::shard::query::{Answer, Page, Question, Ticket, unpacked};
+use crate::shard::query::{Page, RequestId, ShardRequest, ShardResponse, unpacked};
 use crate::sys::executor::{take_turn, yield_if_needed};
 use crate::sys::socket::Stream;
 use crate::tasks::answer_memory::{Held, NoMemory};
@@ -357,8 +357,9 @@ async fn method_of(
     let Some((name, owner)) = located else {
         return Err(format!("no such metric \"{}\"", String::from_utf8_lossy(name)));
     };
-    let ticket = ask(core, owner, |ticket| Question::Metadata(ticket, name, change)).await;
-    let Answer::Metadata(_, result) = core.answer_to(ticket).await else {
+    let request_id =
+        ask(core, owner, |request_id| ShardRequest::Metadata(request_id, name, change)).await;
+    let ShardResponse::Metadata(_, result) = core.answer_to(request_id).await else {
         unreachable!("a question for metadata is answered with metadata")
     };
     result
@@ -368,10 +369,10 @@ async fn method_of(
 pub(crate) async fn ask(
     core: &Core,
     owner: ShardId,
-    question: impl FnOnce(Ticket) -> Question,
-) -> Ticket {
+    question: impl FnOnce(RequestId) -> ShardRequest,
+) -> RequestId {
     core.answered.until(|| core.open_questions() < QUESTIONS_MAX).await;
-    let ticket = core.new_ticket();
-    links::ask(core, owner, question(ticket));
-    ticket
+    let request_id = core.new_request_id();
+    links::ask(core, owner, question(request_id));
+    request_id
 }

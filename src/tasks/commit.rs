@@ -1,7 +1,7 @@
 //! Keeping the log: commits at an interval, checkpoints, and what old segments ask for.
 //!
 //! Nothing runs while nothing waits. The first point after a commit starts the clock of the next
-//! one; a full mebibyte does not wait for it. The log writer and the checkpoint thread do what may
+//! one; a full mebibyte does not wait for it. The WAL writer and the checkpoint thread do what may
 //! block; the exchange task collects their answers with [`collect`].
 
 use std::rc::Rc;
@@ -12,12 +12,12 @@ use crate::shard::Shard;
 use crate::sys::clock;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::checkpoint::Request;
-use crate::tasks::core::{Core, Report};
-use crate::tasks::log_keeper::{Heir, LogKeeper};
-use crate::tasks::log_writer::{LogAnswer, LogErrand};
+use crate::tasks::core::{Core, CoreEvent};
+use crate::tasks::wal_handle::{ReplayFeed, WalHandle};
+use crate::tasks::wal_writer::{WalRequest, WalResponse};
 use crate::wal::Pressure;
 
-/// So much is committed without waiting for the interval: the log writer's cost per byte does not
+/// So much is committed without waiting for the interval: the WAL writer's cost per byte does not
 /// fall any further.
 const COMMIT_BYTES: usize = 1 << 20;
 
@@ -35,7 +35,7 @@ const RETIRE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a stop looks whether everything is committed.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
-impl LogKeeper {
+impl WalHandle {
     /// Commits what waits, now or when the commit under way has ended.
     fn commit(&self, core: &Core) {
         let mut shard = core.shard.borrow_mut();
@@ -44,7 +44,7 @@ impl LogKeeper {
         self.is_due.set(commit.is_none() && shard.has_uncommitted());
         drop(shard);
         if let Some(commit) = commit {
-            self.send(LogErrand::Commit(commit));
+            self.send(WalRequest::Commit(commit));
         }
     }
 
@@ -54,13 +54,13 @@ impl LogKeeper {
         let Some(log) = shard.log() else { return };
         if self.has_to_tell.get() && log.is_inheritance_released() {
             self.has_to_tell.set(false);
-            core.report(Report::InheritanceReleased);
+            core.report(CoreEvent::InheritanceReleased);
         }
         if Instant::now() < self.retire_not_before.get() {
             return;
         }
         if let Some(id) = log.take_retired() {
-            self.send(LogErrand::Retire(id));
+            self.send(WalRequest::Retire(id));
         }
     }
 
@@ -69,12 +69,12 @@ impl LogKeeper {
         while let Ok(answer) = self.from.borrow_mut().pop() {
             found = true;
             core.with_shard(|shard| match answer {
-                LogAnswer::Committed(commit) => {
+                WalResponse::Committed(commit) => {
                     let log = shard.log().expect("it has sent a commit");
                     log.committed(commit, Instant::now());
                     shard.log_late();
                 }
-                LogAnswer::Retired(id, is_ok) => {
+                WalResponse::Retired(id, is_ok) => {
                     if !is_ok {
                         self.retire_not_before.set(Instant::now() + RETIRE_PAUSE);
                     }
@@ -146,8 +146,8 @@ impl LogKeeper {
 
     /// Takes a batch of points of earlier runs, unless the cache is full.
     fn take_inheritance(&self, core: &Core) -> bool {
-        let mut heir = self.heir.borrow_mut();
-        let Some(Heir { batches, spent }) = &mut *heir else { return false };
+        let mut feed = self.feed.borrow_mut();
+        let Some(ReplayFeed { batches, spent }) = &mut *feed else { return false };
         let mut shard = core.shard.borrow_mut();
         if batches.is_empty() || shard.is_cache_full() {
             drop(shard);
@@ -162,8 +162,8 @@ impl LogKeeper {
     }
 
     fn has_inheritance(&self, core: &Core) -> bool {
-        let heir = self.heir.borrow();
-        let waits = heir.as_ref().is_some_and(|heir| !heir.batches.is_empty());
+        let feed = self.feed.borrow();
+        let waits = feed.as_ref().is_some_and(|feed| !feed.batches.is_empty());
         waits && !core.shard.borrow_mut().is_cache_full()
     }
 }
@@ -184,7 +184,7 @@ pub fn soon(core: &Core) {
     }
 }
 
-/// Takes what the log writer, the checkpoint thread and the main thread have left for the log.
+/// Takes what the WAL writer, the checkpoint thread and the main thread have left for the log.
 /// Called by the exchange task, which their doorbell wakes.
 pub fn collect(core: &Core) -> bool {
     let Some(keeper) = &core.log else { return false };
@@ -214,7 +214,7 @@ pub fn has_answers(core: &Core) -> bool {
 pub fn inheritance_gone(core: &Core) {
     let Some(keeper) = &core.log else { return };
     core.with_shard(|shard| shard.log().expect("it had heirs").inheritance_gone());
-    keeper.heir.take();
+    keeper.feed.take();
     keeper.commit(core);
 }
 
@@ -275,12 +275,12 @@ pub async fn settle(core: &Core) {
         let left = counted.wal_received - counted.wal_written;
         if left != told {
             told = left;
-            core.report(Report::Draining(core.shard.borrow().id(), left));
+            core.report(CoreEvent::Draining(core.shard.borrow().id(), left));
         }
         keeper.commit(core);
         sleep(SETTLE_PAUSE).await;
     }
-    core.report(Report::Draining(core.shard.borrow().id(), 0));
+    core.report(CoreEvent::Draining(core.shard.borrow().id(), 0));
 }
 
 /// Brings what is written into files to stable storage and has the log say so, if that takes no
@@ -302,13 +302,13 @@ pub async fn sync_files(core: &Core, limit: Duration) {
     settle(core).await;
 }
 
-/// Ends the log writer and waits until it has closed its files.
+/// Ends the WAL writer and waits until it has closed its files.
 pub fn end(core: &Core) {
     let Some(keeper) = &core.log else { return };
     keeper.to.take();
     if let Some(thread) = keeper.thread.take() {
         thread.thread().unpark();
-        // A log writer that panics ends the process by itself.
+        // A WAL writer that panics ends the process by itself.
         let _ = thread.join();
     }
 }

@@ -15,7 +15,7 @@ use crate::limits::READ_BYTES;
 use crate::metric::owner::ShardId;
 use crate::schema::Rules;
 use crate::shard::Shard;
-use crate::shard::query::{Answer, Question, Ticket};
+use crate::shard::query::{RequestId, ShardRequest, ShardResponse};
 use crate::stats::{Counters, Gauges};
 use crate::sys::clock;
 use crate::sys::doorbell::{Doorbell, Listening};
@@ -24,13 +24,13 @@ use crate::sys::mesh::Peer;
 use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::admin_line::AdminEnd;
 use crate::tasks::event::{Event, Turns};
-use crate::tasks::log_keeper::LogKeeper;
-use crate::tasks::writer::Errand;
+use crate::tasks::wal_handle::WalHandle;
+use crate::tasks::writer::MetadataRequest;
 use crate::wire::pickle::PickleDecoder;
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
+pub enum Protocol {
     /// Plaintext lines.
     Lines,
     /// Pickled batches.
@@ -54,27 +54,27 @@ pub struct ConnectionOptions {
 
 /// Orders of the main thread.
 #[derive(Debug)]
-pub enum Order {
+pub enum CoreCommand {
     /// Use these rules for new files from now on.
     Rules(Arc<Rules>),
     /// All points of earlier runs have come, but so many for this core to count as lost; report
-    /// [`Report::Recovered`].
+    /// [`CoreEvent::Recovered`].
     InheritanceRead(u64),
-    /// Take points and questions; report [`Report::Ready`].
+    /// Take points and questions; report [`CoreEvent::Ready`].
     Serve,
     /// The files of earlier runs are gone.
     InheritanceGone,
-    /// Receive no more; report [`Report::Quiet`] when everything received is with its owner.
+    /// Receive no more; report [`CoreEvent::Quiet`] when everything received is with its owner.
     StopReceiving,
-    /// Write everything out; report [`Report::Drained`].
+    /// Write everything out; report [`CoreEvent::Drained`].
     Drain,
-    /// Commit everything to the log; report [`Report::Sealed`].
+    /// Commit everything to the log; report [`CoreEvent::Sealed`].
     Seal,
 }
 
 /// What a core tells the main thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
+pub enum CoreEvent {
     /// The core has all points of earlier runs.
     Recovered,
     /// The core receives.
@@ -115,15 +115,15 @@ pub struct Core {
     /// The shard.
     pub shard: RefCell<Shard>,
     /// Links to the other cores, by their number.
-    pub peers: RefCell<Vec<Option<Peer<Question, Answer>>>>,
+    pub peers: RefCell<Vec<Option<Peer<ShardRequest, ShardResponse>>>>,
     /// What wakes this core.
     pub listening: Listening,
     /// This core's own doorbell.
     pub own_bell: Doorbell,
     /// Orders of the main thread.
-    pub orders: RefCell<Consumer<Order>>,
+    pub orders: RefCell<Consumer<CoreCommand>>,
     /// Where reports to the main thread go.
-    pub reports: Sender<Report>,
+    pub reports: Sender<CoreEvent>,
     /// Where all connections read into.
     pub read_buffer: RefCell<Vec<u8>>,
     /// Decodes messages that fit into the read buffer.
@@ -155,18 +155,18 @@ pub struct Core {
     /// Something waits for a commit, or for other care of the log.
     pub loggable: Event,
     /// This core's end of its log, if there is one.
-    pub log: Option<LogKeeper>,
+    pub log: Option<WalHandle>,
     /// Where the admin thread asks this core.
     pub admin: AdminEnd,
     /// Small things for the writer to do beside its batches.
-    pub errands: RefCell<VecDeque<Errand>>,
+    pub metadata_requests: RefCell<VecDeque<MetadataRequest>>,
     /// How far this core is on its way down.
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
     pub datagrams: Cell<Option<RawFd>>,
     connections_max: usize,
-    next_ticket: Cell<u64>,
-    answers: RefCell<HashMap<Ticket, Option<Answer>>>,
+    next_request_id: Cell<u64>,
+    answers: RefCell<HashMap<RequestId, Option<ShardResponse>>>,
     open: RefCell<HashMap<u64, RawFd>>,
     connections: [Cell<u64>; 3],
 }
@@ -176,19 +176,19 @@ pub struct CoreParts {
     /// The shard.
     pub shard: Shard,
     /// Links to the other cores.
-    pub peers: Vec<Option<Peer<Question, Answer>>>,
+    pub peers: Vec<Option<Peer<ShardRequest, ShardResponse>>>,
     /// What wakes this core.
     pub listening: Listening,
     /// This core's own doorbell.
     pub own_bell: Doorbell,
     /// Orders of the main thread.
-    pub orders: Consumer<Order>,
+    pub orders: Consumer<CoreCommand>,
     /// Where reports to the main thread go.
-    pub reports: Sender<Report>,
+    pub reports: Sender<CoreEvent>,
     /// Connections of all kinds that may be open.
     pub connections_max: usize,
     /// This core's end of its log.
-    pub log: Option<LogKeeper>,
+    pub log: Option<WalHandle>,
     /// Where the admin thread asks this core.
     pub admin: AdminEnd,
 }
@@ -220,11 +220,11 @@ impl Core {
             loggable: Event::default(),
             log: parts.log,
             admin: parts.admin,
-            errands: RefCell::new(VecDeque::new()),
+            metadata_requests: RefCell::new(VecDeque::new()),
             stage: Cell::new(Stage::Recovering),
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,
-            next_ticket: Cell::new(0),
+            next_request_id: Cell::new(0),
             answers: RefCell::new(HashMap::new()),
             open: RefCell::new(HashMap::new()),
             connections: Default::default(),
@@ -286,31 +286,32 @@ impl Core {
         call(&mut shard)
     }
 
-    /// A ticket whose answer can be waited for with [`Core::answer_to`].
-    pub fn new_ticket(&self) -> Ticket {
-        let ticket = Ticket(self.next_ticket.get());
-        self.next_ticket.set(ticket.0 + 1);
-        self.answers.borrow_mut().insert(ticket, None);
-        ticket
+    /// A request_id whose answer can be waited for with [`Core::answer_to`].
+    pub fn new_request_id(&self) -> RequestId {
+        let request_id = RequestId(self.next_request_id.get());
+        self.next_request_id.set(request_id.0 + 1);
+        self.answers.borrow_mut().insert(request_id, None);
+        request_id
     }
 
     /// Keeps an answer for the task that waits for it.
-    pub fn keep_answer(&self, answer: Answer) {
-        let waited_for = self.answers.borrow_mut().insert(answer.ticket(), Some(answer)).is_some();
+    pub fn keep_answer(&self, answer: ShardResponse) {
+        let waited_for =
+            self.answers.borrow_mut().insert(answer.request_id(), Some(answer)).is_some();
         assert!(waited_for, "an answer came to a question that was not asked");
         self.answered.notify();
     }
 
-    /// Waits for the answer to a ticket.
-    pub async fn answer_to(&self, ticket: Ticket) -> Answer {
+    /// Waits for the answer to a request_id.
+    pub async fn answer_to(&self, request_id: RequestId) -> ShardResponse {
         let mut answer = None;
         self.answered
             .until(|| {
-                answer = self.answers.borrow_mut().get_mut(&ticket).and_then(Option::take);
+                answer = self.answers.borrow_mut().get_mut(&request_id).and_then(Option::take);
                 answer.is_some()
             })
             .await;
-        self.answers.borrow_mut().remove(&ticket);
+        self.answers.borrow_mut().remove(&request_id);
         self.answered.notify();
         answer.expect("waited until there was one")
     }
@@ -321,21 +322,21 @@ impl Core {
     }
 
     /// Counts a connection in for as long as the returned guard lives.
-    pub fn register(self: &Rc<Self>, stream: &Stream, speech: Speech) -> Registration {
-        let ticket = self.next_ticket.get();
-        self.next_ticket.set(ticket + 1);
-        self.open.borrow_mut().insert(ticket, stream.descriptor());
-        let count = &self.connections[speech as usize];
+    pub fn register(self: &Rc<Self>, stream: &Stream, protocol: Protocol) -> Registration {
+        let request_id = self.next_request_id.get();
+        self.next_request_id.set(request_id + 1);
+        self.open.borrow_mut().insert(request_id, stream.descriptor());
+        let count = &self.connections[protocol as usize];
         count.set(count.get() + 1);
         if self.stage.get() != Stage::Running {
             end_reading(stream.descriptor());
         }
-        Registration { core: Rc::clone(self), ticket, speech }
+        Registration { core: Rc::clone(self), request_id, protocol }
     }
 
     /// Whether one more connection that speaks this may be accepted.
-    pub fn may_accept(&self, speech: Speech, options: ConnectionOptions) -> bool {
-        let of_kind = self.connections[speech as usize].get();
+    pub fn may_accept(&self, protocol: Protocol, options: ConnectionOptions) -> bool {
+        let of_kind = self.connections[protocol as usize].get();
         of_kind < options.connections_max as u64 && self.connection_count() < self.connections_max
     }
 
@@ -373,7 +374,7 @@ impl Core {
     }
 
     /// Tells the main thread something; it may be gone already.
-    pub fn report(&self, report: Report) {
+    pub fn report(&self, report: CoreEvent) {
         let _ = self.reports.send(report);
     }
 }
@@ -381,14 +382,14 @@ impl Core {
 /// A connection is counted and can be ended while this lives.
 pub struct Registration {
     core: Rc<Core>,
-    ticket: u64,
-    speech: Speech,
+    request_id: u64,
+    protocol: Protocol,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.core.open.borrow_mut().remove(&self.ticket);
-        let count = &self.core.connections[self.speech as usize];
+        self.core.open.borrow_mut().remove(&self.request_id);
+        let count = &self.core.connections[self.protocol as usize];
         count.set(count.get() - 1);
         self.core.changed.notify();
     }

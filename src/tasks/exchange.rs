@@ -13,7 +13,7 @@ use crate::sys::clock;
 use crate::sys::executor::{Task, spawn, yield_now};
 use crate::tasks::admin;
 use crate::tasks::commit;
-use crate::tasks::core::{Core, Order, Report, Stage};
+use crate::tasks::core::{Core, CoreCommand, CoreEvent, Stage};
 use crate::tasks::flush::Writer;
 use crate::tasks::links::{answer_here, send};
 
@@ -49,24 +49,24 @@ fn take_orders(core: &Core) -> bool {
     while let Ok(order) = core.orders.borrow_mut().pop() {
         found = true;
         match order {
-            Order::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
-            Order::InheritanceRead(lost_points) => {
+            CoreCommand::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
+            CoreCommand::InheritanceRead(lost_points) => {
                 let mut shard = core.shard.borrow_mut();
                 shard.counters.wal_lost += lost_points;
                 if let Some(log) = shard.log() {
                     log.inheritance_read(Instant::now());
                 }
                 drop(shard);
-                core.report(Report::Recovered);
+                core.report(CoreEvent::Recovered);
             }
-            Order::Serve => core.stage.set(Stage::Running),
-            Order::InheritanceGone => commit::inheritance_gone(core),
-            Order::Seal => {
+            CoreCommand::Serve => core.stage.set(Stage::Running),
+            CoreCommand::InheritanceGone => commit::inheritance_gone(core),
+            CoreCommand::Seal => {
                 core.stage.set(Stage::Sealing);
                 core.flushable.notify();
             }
-            Order::StopReceiving => core.stage.set(Stage::Stopping),
-            Order::Drain => {
+            CoreCommand::StopReceiving => core.stage.set(Stage::Stopping),
+            CoreCommand::Drain => {
                 // A sweep under way goes on without its limits.
                 core.shard.borrow_mut().hurry();
                 core.stage.set(Stage::Draining);
@@ -149,8 +149,8 @@ fn take_questions(core: &Core) -> bool {
             };
             let Ok(question) = question else { break };
             let asker = ShardId(u16::try_from(number).expect("shards are numbered in 16 bits"));
-            if let Some(errand) = answer_here(core, Some(asker), question) {
-                core.errands.borrow_mut().push_back(errand);
+            if let Some(request) = answer_here(core, Some(asker), question) {
+                core.metadata_requests.borrow_mut().push_back(request);
             }
             found = true;
         }

@@ -14,11 +14,11 @@ use rtrb::{Consumer, Producer};
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCH_POINTS, FLUSH_BATCHES};
 use crate::shard::Shard;
 use crate::shard::flush::{FlushJob, FlushNews, NextJob};
-use crate::shard::query::Answer;
+use crate::shard::query::ShardResponse;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
-use crate::tasks::core::{Core, Report, Stage};
+use crate::tasks::core::{Core, CoreEvent, Stage};
 use crate::tasks::log_limit::LogLimit;
-use crate::tasks::writer::{Way, WriteBatch};
+use crate::tasks::writer::{WriteBatch, WriteMode};
 use crate::tasks::{commit, links};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.
@@ -80,10 +80,10 @@ impl Writer {
             self.finish(core, &mut batch);
             self.idle.borrow_mut().push(batch);
         }
-        self.send_errands(core);
+        self.send_metadata_requests(core);
         if found && core.stage.get() == Stage::Draining {
             let shard = core.shard.borrow();
-            core.report(Report::Draining(shard.id(), shard.unwritten_count()));
+            core.report(CoreEvent::Draining(shard.id(), shard.unwritten_count()));
         }
         if found {
             // The log says what is written, and updates may wait for a checkpoint.
@@ -93,13 +93,13 @@ impl Writer {
         found
     }
 
-    /// Hands waiting errands to the writer, if a batch is idle.
-    fn send_errands(&self, core: &Core) {
-        if core.errands.borrow().is_empty() {
+    /// Hands waiting requests to the writer, if a batch is idle.
+    fn send_metadata_requests(&self, core: &Core) {
+        if core.metadata_requests.borrow().is_empty() {
             return;
         }
         let Some(mut batch) = self.idle.borrow_mut().pop() else { return };
-        batch.errands.extend(core.errands.borrow_mut().drain(..));
+        batch.requests.extend(core.metadata_requests.borrow_mut().drain(..));
         self.send(batch);
     }
 
@@ -121,7 +121,7 @@ impl Writer {
         let now = Instant::now();
         core.with_shard(|shard| {
             shard.counters.update_micros += batch.micros;
-            shard.counters.cold_batches += u64::from(batch.way == Way::Ring);
+            shard.counters.cold_batches += u64::from(batch.mode == WriteMode::Ring);
             for job in &mut batch.jobs[..batch.used] {
                 if let Some(news) = shard.complete(job, now) {
                     self.tell(news, now);
@@ -132,12 +132,12 @@ impl Writer {
             }
         });
         batch.used = 0;
-        for errand in batch.errands.drain(..) {
-            let result = errand.result.expect("an errand comes back with a result");
-            if errand.change.is_some() {
-                core.shard.borrow_mut().header_changed(&errand.name);
+        for request in batch.requests.drain(..) {
+            let result = request.result.expect("an request comes back with a result");
+            if request.change.is_some() {
+                core.shard.borrow_mut().header_changed(&request.name);
             }
-            links::reply(core, errand.asker, Answer::Metadata(errand.ticket, result));
+            links::reply(core, request.asker, ShardResponse::Metadata(request.request_id, result));
         }
     }
 }
@@ -266,5 +266,5 @@ async fn drain(core: &Core, writer: &Writer) {
         }
     }
     let left = core.with_shard(Shard::give_up);
-    core.report(Report::Drained(left, Box::new(core.stats().0)));
+    core.report(CoreEvent::Drained(left, Box::new(core.stats().0)));
 }

@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::metric::owner::ShardId;
 use crate::shard::memory::Share;
-use crate::shard::query::{Answer, POINT_BYTES, Page, Question};
+use crate::shard::query::{POINT_BYTES, Page, ShardRequest, ShardResponse};
 use crate::sys::executor::take_turn;
 use crate::tasks::answer_memory::{Held, NoMemory};
 use crate::tasks::core::Core;
@@ -250,19 +250,19 @@ async fn ask_for_rest(
 
 /// Asks each of these shards for the points of names, and waits for all answers.
 async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) -> Vec<Page> {
-    // All tickets at once: a task that held some and waited for more could wait for others that do
+    // All request_ids at once: a task that held some and waited for more could wait for others that do
     // the same.
     let count = questions.len();
     core.answered.until(|| core.open_questions() + count <= QUESTIONS_MAX).await;
-    let mut tickets = Vec::with_capacity(count);
+    let mut request_ids = Vec::with_capacity(count);
     for (owner, names, bytes_max) in questions {
-        let ticket = core.new_ticket();
-        links::ask(core, owner, Question::Points(ticket, names, bytes_max));
-        tickets.push(ticket);
+        let request_id = core.new_request_id();
+        links::ask(core, owner, ShardRequest::Points(request_id, names, bytes_max));
+        request_ids.push(request_id);
     }
     let mut pages = Vec::with_capacity(count);
-    for ticket in tickets {
-        let Answer::Points(_, page) = core.answer_to(ticket).await else {
+    for request_id in request_ids {
+        let ShardResponse::Points(_, page) = core.answer_to(request_id).await else {
             unreachable!("a question for points is answered with points")
         };
         pages.push(page);

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::metric::owner::ShardId;
-use crate::shard::query::{Answer, Question};
+use crate::shard::query::{ShardRequest, ShardResponse};
 use crate::sys::executor::{Task, sleep, spawn};
 use crate::tasks::commit;
 use crate::tasks::core::Core;
-use crate::tasks::writer::Errand;
+use crate::tasks::writer::MetadataRequest;
 
 /// How long points may wait for their batch to fill up: a wake-up of a sleeping core costs 80 us,
 /// at 500 a second 4 % of a core.
@@ -69,11 +69,11 @@ pub fn send(core: &Core, also_open: bool) {
 /// Asks a shard; the answer is kept in the core. The caller has made sure that no more than
 /// `QUESTIONS_MAX` questions are open. Points that wait to be sent are sent first, but the
 /// answer does not wait for them.
-pub fn ask(core: &Core, owner: ShardId, question: Question) {
+pub fn ask(core: &Core, owner: ShardId, question: ShardRequest) {
     let is_own = core.shard.borrow().id() == owner;
     if is_own {
-        if let Some(errand) = answer_here(core, None, question) {
-            core.errands.borrow_mut().push_back(errand);
+        if let Some(request) = answer_here(core, None, question) {
+            core.metadata_requests.borrow_mut().push_back(request);
             core.own_bell.ring();
         }
         // It may have been points: the node's own.
@@ -88,7 +88,7 @@ pub fn ask(core: &Core, owner: ShardId, question: Question) {
 }
 
 /// Sends an answer to the core that asked.
-pub fn reply(core: &Core, asker: Option<ShardId>, answer: Answer) {
+pub fn reply(core: &Core, asker: Option<ShardId>, answer: ShardResponse) {
     let Some(asker) = asker else { return core.keep_answer(answer) };
     let mut peers = core.peers.borrow_mut();
     let peer = peers[asker.index()].as_mut().expect("every other shard is a peer");
@@ -100,20 +100,20 @@ pub fn reply(core: &Core, asker: Option<ShardId>, answer: Answer) {
 pub(crate) fn answer_here(
     core: &Core,
     asker: Option<ShardId>,
-    question: Question,
-) -> Option<Errand> {
+    question: ShardRequest,
+) -> Option<MetadataRequest> {
     let answer = match question {
-        Question::Points(ticket, names, bytes_max) => {
-            Answer::Points(ticket, core.shard.borrow().page_of(&names, bytes_max))
+        ShardRequest::Points(request_id, names, bytes_max) => {
+            ShardResponse::Points(request_id, core.shard.borrow().page_of(&names, bytes_max))
         }
-        Question::Own(ticket, batch) => {
+        ShardRequest::Own(request_id, batch) => {
             core.with_shard(|shard| shard.accept_own_batch(&batch));
-            Answer::Own(ticket)
+            ShardResponse::Own(request_id)
         }
-        Question::Stats(ticket) => Answer::Stats(ticket, Box::new(core.stats())),
-        Question::Metadata(ticket, name, change) => {
+        ShardRequest::Stats(request_id) => ShardResponse::Stats(request_id, Box::new(core.stats())),
+        ShardRequest::Metadata(request_id, name, change) => {
             let path = core.shard.borrow().path_of(&name);
-            return Some(Errand { asker, ticket, name, path, change, result: None });
+            return Some(MetadataRequest { asker, request_id, name, path, change, result: None });
         }
     };
     reply(core, asker, answer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sys::executor::{Task, sleep, spawn, spawn_bulk};
 use crate::sys::socket::{Listener, Stream};
-use crate::tasks::core::{ConnectionOptions, Core, Speech, Stage};
+use crate::tasks::core::{ConnectionOptions, Core, Protocol, Stage};
 use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
 
 /// Pause after an accept that failed, mostly for want of descriptors: others may be closed
@@ -13,27 +13,27 @@ use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener, what its connections speak, and how they are treated.
-pub struct Door {
+pub struct Acceptor {
     /// The listener.
     pub listener: Listener,
     /// What its connections speak.
-    pub speech: Speech,
+    pub protocol: Protocol,
     /// How they are treated.
     pub options: ConnectionOptions,
 }
 
 /// Starts accepting connections.
-pub fn start(core: &Rc<Core>, door: &Rc<Door>) -> Task<()> {
-    let (core, door) = (Rc::clone(core), Rc::clone(door));
+pub fn start(core: &Rc<Core>, acceptor: &Rc<Acceptor>) -> Task<()> {
+    let (core, acceptor) = (Rc::clone(core), Rc::clone(acceptor));
     spawn(async move {
-        let Door { listener, speech, options } = &*door;
+        let Acceptor { listener, protocol, options } = &*acceptor;
         while core.stage.get() == Stage::Running {
-            core.changed.until(|| core.may_accept(*speech, *options)).await;
+            core.changed.until(|| core.may_accept(*protocol, *options)).await;
             match listener.accept().await {
-                Ok(stream) => serve(&core, stream, *speech, *options),
+                Ok(stream) => serve(&core, stream, *protocol, *options),
                 Err(error) => {
                     core.shard.borrow_mut().counters.accept_errors += 1;
-                    log::debug!("accept failed speech={speech:?} error={error}");
+                    log::debug!("accept failed protocol={protocol:?} error={error}");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -42,26 +42,26 @@ pub fn start(core: &Rc<Core>, door: &Rc<Door>) -> Task<()> {
 }
 
 /// Accepts what waits, for the last time: it would be reset with what it has sent.
-pub fn take_rest(core: &Rc<Core>, door: &Door) {
-    while let Some(stream) = door.listener.accept_waiting() {
-        serve(core, stream, door.speech, door.options);
+pub fn take_rest(core: &Rc<Core>, acceptor: &Acceptor) {
+    while let Some(stream) = acceptor.listener.accept_waiting() {
+        serve(core, stream, acceptor.protocol, acceptor.options);
     }
 }
 
-fn serve(core: &Rc<Core>, stream: Stream, speech: Speech, options: ConnectionOptions) {
+fn serve(core: &Rc<Core>, stream: Stream, protocol: Protocol, options: ConnectionOptions) {
     let core = Rc::clone(core);
     // Before its first turn: the stop waits for all that are registered.
-    let registration = core.register(&stream, speech);
+    let registration = core.register(&stream, protocol);
     let connection = async move {
-        match speech {
-            Speech::Lines => receive_tcp::receive(&core, stream, options).await,
-            Speech::Pickles => receive_pickle::receive(&core, stream, options).await,
-            Speech::Carbonlink => carbonlink::answer(&core, stream, options).await,
+        match protocol {
+            Protocol::Lines => receive_tcp::receive(&core, stream, options).await,
+            Protocol::Pickles => receive_pickle::receive(&core, stream, options).await,
+            Protocol::Carbonlink => carbonlink::answer(&core, stream, options).await,
         }
         drop(registration);
     };
-    match speech {
-        Speech::Lines | Speech::Pickles => spawn_bulk(connection).detach(),
-        Speech::Carbonlink => spawn(connection).detach(),
+    match protocol {
+        Protocol::Lines | Protocol::Pickles => spawn_bulk(connection).detach(),
+        Protocol::Carbonlink => spawn(connection).detach(),
     };
 }

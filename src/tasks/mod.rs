@@ -12,10 +12,10 @@
 //! - *links*: one task; sends points to their owners, and questions and answers.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
-//!   its own ring. It may block as long as the disk likes. `pace` decides how it goes about it.
+//!   its own ring. It may block as long as the disk likes. `write_mode` decides how it goes about it.
 //! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
 //!   given up.
-//! - *log writer*: a thread of its own on the same core that writes the log, with its own ring.
+//! - *WAL writer*: a thread of its own on the same core that writes the log, with its own ring.
 //! - *log limit*: no task; keeps the node's log readable while a disk fails.
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
@@ -38,10 +38,7 @@ pub mod flush;
 mod gather;
 pub mod links;
 pub mod listen;
-pub mod log_keeper;
 pub mod log_limit;
-pub mod log_writer;
-mod pace;
 mod read_deadline;
 pub mod receive_pickle;
 pub mod receive_tcp;
@@ -51,4 +48,7 @@ mod reply;
 pub mod report;
 pub mod room;
 pub mod start;
+pub mod wal_handle;
+pub mod wal_writer;
+mod write_mode;
 pub mod writer;

@@ -15,7 +15,7 @@ use crate::metric::owner::owner;
 use crate::shard::Replayed;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
-use crate::tasks::log_keeper::Heir;
+use crate::tasks::wal_handle::ReplayFeed;
 use crate::wal::{
     BootId, Confirmed, FileName, Kind, LogFiles, Position, Replay, Report, SegmentId, logs,
 };
@@ -44,11 +44,11 @@ pub struct Feeder {
 }
 
 /// Makes the link to the core that has this doorbell.
-pub fn link(bell: Doorbell) -> (Feeder, Heir) {
+pub fn link(bell: Doorbell) -> (Feeder, ReplayFeed) {
     let (to, batches) = RingBuffer::new(BUFFERS);
     let (back, spent) = RingBuffer::new(BUFFERS);
     let open = Replayed::default();
-    (Feeder { to, spent, bell, open, out: 0 }, Heir { batches, spent: back })
+    (Feeder { to, spent, bell, open, out: 0 }, ReplayFeed { batches, spent: back })
 }
 
 impl Feeder {

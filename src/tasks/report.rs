@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::metric::owner::ShardId;
-use crate::shard::query::{Answer, Question};
+use crate::shard::query::{ShardRequest, ShardResponse};
 use crate::stats::{Counters, Gauges, Report, publish};
 use crate::sys::cpu;
 use crate::sys::executor::{Task, sleep, spawn};
@@ -57,8 +57,8 @@ async fn gather(core: &Core, shard_count: u16) -> (Counters, Gauges) {
     let mut counters = Counters::default();
     let mut gauges = Gauges::default();
     for shard in 0..shard_count {
-        let ticket = ask(core, ShardId(shard), Question::Stats).await;
-        let Answer::Stats(_, stats) = core.answer_to(ticket).await else {
+        let request_id = ask(core, ShardId(shard), ShardRequest::Stats).await;
+        let ShardResponse::Stats(_, stats) = core.answer_to(request_id).await else {
             unreachable!("a question for statistics is answered with statistics")
         };
         counters.add(&stats.0);
@@ -80,8 +80,9 @@ async fn store(core: &Core, options: &ReportOptions, report: &Report) {
     });
     for (shard, batch) in (0u16..).zip(batches) {
         if !batch.is_empty() {
-            let ticket = ask(core, ShardId(shard), |ticket| Question::Own(ticket, batch)).await;
-            core.answer_to(ticket).await;
+            let request_id =
+                ask(core, ShardId(shard), |request_id| ShardRequest::Own(request_id, batch)).await;
+            core.answer_to(request_id).await;
         }
     }
 }

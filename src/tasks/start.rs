@@ -13,7 +13,7 @@ use std::sync::mpsc::Sender;
 
 use crate::limits::FLUSH_BATCHES;
 use crate::schema::Rules;
-use crate::shard::query::{Answer, Question};
+use crate::shard::query::{ShardRequest, ShardResponse};
 use crate::shard::{Shard, ShardOptions};
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
@@ -23,11 +23,13 @@ use crate::sys::mesh::Links;
 use crate::sys::schedule;
 use crate::sys::socket::{Listener, Stream};
 use crate::tasks::admin_line::AdminEnd;
-use crate::tasks::core::{ConnectionOptions, Core, CoreParts, Order, Report, Speech, Stage};
+use crate::tasks::core::{
+    ConnectionOptions, Core, CoreCommand, CoreEvent, CoreParts, Protocol, Stage,
+};
 use crate::tasks::flush::Writer;
-use crate::tasks::listen::Door;
-use crate::tasks::log_keeper::{LogKeeper, LogPlan};
+use crate::tasks::listen::Acceptor;
 use crate::tasks::report::ReportOptions;
+use crate::tasks::wal_handle::{WalHandle, WalPlan};
 use crate::tasks::writer::WriterOptions;
 use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, room, writer};
 
@@ -54,13 +56,13 @@ pub struct CorePlan {
     /// Rules for new files.
     pub rules: Arc<Rules>,
     /// Its ends of all links.
-    pub links: Links<Question, Answer>,
+    pub links: Links<ShardRequest, ShardResponse>,
     /// Orders of the main thread.
-    pub orders: Consumer<Order>,
+    pub orders: Consumer<CoreCommand>,
     /// Where reports to the main thread go.
-    pub reports: Sender<Report>,
+    pub reports: Sender<CoreEvent>,
     /// TCP listeners, and how their connections are treated.
-    pub listeners: Vec<(Socket, Speech, ConnectionOptions)>,
+    pub listeners: Vec<(Socket, Protocol, ConnectionOptions)>,
     /// Connections of all kinds that this core may have open.
     pub connections_max: usize,
     /// The UDP socket.
@@ -74,7 +76,7 @@ pub struct CorePlan {
     /// Least time between two sweeps.
     pub flush_interval: Duration,
     /// The log; what the shard is told of it is in `shard`.
-    pub log: Option<LogPlan>,
+    pub log: Option<WalPlan>,
     /// Where the admin thread asks this core.
     pub admin: AdminEnd,
     /// Publishes the node's statistics; on one core.
@@ -85,7 +87,7 @@ pub struct CorePlan {
 pub async fn run(plan: CorePlan) {
     let index = plan.shard.id.index();
     let bell = plan.links.own_bell.clone();
-    let start_log = |log| LogKeeper::start(index, plan.processor, log, bell.clone());
+    let start_log = |log| WalHandle::start(index, plan.processor, log, bell.clone());
     let core = Rc::new(Core::new(CoreParts {
         shard: Shard::new(plan.shard, plan.rules, Instant::now()),
         peers: plan.links.peers,
@@ -112,20 +114,21 @@ pub async fn run(plan: CorePlan) {
     let datagrams =
         plan.datagrams.map(|socket| Rc::new(RefCell::new(Stream::adopt_datagrams(socket))));
     let receiving = datagrams.as_ref().map(|socket| receive_udp::start(&core, Rc::clone(socket)));
-    let door = |(socket, speech, options)| {
-        Rc::new(Door { listener: Listener::adopt(socket), speech, options })
+    let acceptor = |(socket, protocol, options)| {
+        Rc::new(Acceptor { listener: Listener::adopt(socket), protocol, options })
     };
-    let doors: Vec<Rc<Door>> = plan.listeners.into_iter().map(door).collect();
-    let accepting: Vec<Task<()>> = doors.iter().map(|door| listen::start(&core, door)).collect();
+    let acceptors: Vec<Rc<Acceptor>> = plan.listeners.into_iter().map(acceptor).collect();
+    let accepting: Vec<Task<()>> =
+        acceptors.iter().map(|acceptor| listen::start(&core, acceptor)).collect();
     let watching = room::start(&core);
-    core.report(Report::Ready);
+    core.report(CoreEvent::Ready);
 
     core.changed.until(|| core.stage.get() != Stage::Running).await;
     for task in accepting.into_iter().chain(reporting).chain(receiving).chain([watching]) {
         task.cancel().await;
     }
-    for door in doors {
-        listen::take_rest(&core, &door);
+    for acceptor in acceptors {
+        listen::take_rest(&core, &acceptor);
     }
     if let Some(socket) = &datagrams {
         receive_udp::take_rest(&core, &socket.borrow());
@@ -133,14 +136,14 @@ pub async fn run(plan: CorePlan) {
     end_connections(&core).await;
     core.outgoing.notify();
     core.changed.until(|| core.shard.borrow_mut().outbox().is_settled()).await;
-    core.report(Report::Quiet);
+    core.report(CoreEvent::Quiet);
 
     core.changed.until(|| core.stage.get() >= Stage::Draining).await;
     match flushing {
         Some(task) => task.await,
         None => {
             let left = core.with_shard(Shard::give_up);
-            core.report(Report::Drained(left, Box::new(core.stats().0)));
+            core.report(CoreEvent::Drained(left, Box::new(core.stats().0)));
         }
     }
     if core.stage.get() == Stage::Sealing {
@@ -165,7 +168,7 @@ async fn seal(core: &Rc<Core>, writer: &Rc<Writer>) {
     commit::settle(core).await;
     commit::sync_files(core, LAST_SYNC_TIME).await;
     core.with_shard(Shard::give_up);
-    core.report(Report::Sealed(Box::new(core.stats().0)));
+    core.report(CoreEvent::Sealed(Box::new(core.stats().0)));
 }
 
 /// Reads on as long as there is always more: what a sender has sent before the stop may still lie

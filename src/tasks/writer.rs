@@ -5,7 +5,7 @@
 //! thirds of the same through io_uring, whose buffered writes go to kernel threads. Cold files go
 //! through the ring a batch at a time, in stages: all are opened, then all that must be read is
 //! read, the pages that the writes will change included, and then the writes find their pages in
-//! memory. [`Pace`] says which.
+//! memory. [`WriteModeSelector`] says which.
 //!
 //! Files of one directory mostly follow each other, new ones in the order of their arrival and
 //! others in the order of inode numbers. So the directory is opened once for those of a batch, and
@@ -30,7 +30,7 @@ use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
 use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome, Written};
-use crate::shard::query::Ticket;
+use crate::shard::query::RequestId;
 use crate::sys::at::{FileIdentity, adopt, identify};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
@@ -41,8 +41,8 @@ use crate::sys::lock::try_lock;
 use crate::sys::new_file::Layout;
 use crate::sys::ring::{FileOp, FileRing};
 use crate::sys::schedule::times_waited;
-use crate::tasks::pace::Pace;
-pub use crate::tasks::pace::Way;
+pub use crate::tasks::write_mode::WriteMode;
+use crate::tasks::write_mode::WriteModeSelector;
 use crate::whisper::{
     Bases, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Step, Transfer, Update, unlapped,
 };
@@ -72,35 +72,41 @@ pub struct WriterOptions {
     pub follow_symlinks: bool,
 }
 
-/// Files to write together, and small errands beside them.
+/// Files to write together, and small requests beside them.
 #[derive(Debug)]
 pub struct WriteBatch {
     /// Jobs; those beyond `used` are kept for their buffers.
     pub jobs: Vec<FlushJob>,
     /// How many jobs there are.
     pub used: usize,
-    /// Errands.
-    pub errands: Vec<Errand>,
+    /// Metadata requests.
+    pub requests: Vec<MetadataRequest>,
     /// Time the batch took, in microseconds.
     pub micros: u64,
     /// How it was written.
-    pub way: Way,
+    pub mode: WriteMode,
 }
 
 impl WriteBatch {
     /// A batch without jobs.
     pub fn empty() -> WriteBatch {
-        WriteBatch { jobs: Vec::new(), used: 0, errands: Vec::new(), micros: 0, way: Way::Plain }
+        WriteBatch {
+            jobs: Vec::new(),
+            used: 0,
+            requests: Vec::new(),
+            micros: 0,
+            mode: WriteMode::Plain,
+        }
     }
 }
 
 /// Reads, and changes if asked to, the aggregation method in a file's header.
 #[derive(Debug)]
-pub struct Errand {
+pub struct MetadataRequest {
     /// The core that asked; `None` for this one.
     pub asker: Option<ShardId>,
-    /// Its ticket.
-    pub ticket: Ticket,
+    /// Its request_id.
+    pub request_id: RequestId,
     /// The metric.
     pub name: Vec<u8>,
     /// Its file, ending in NUL.
@@ -129,7 +135,7 @@ pub fn run(
                 let begun = Instant::now();
                 writer.write(&mut batch)?;
                 batch.micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let is_awaited = !batch.errands.is_empty();
+                let is_awaited = !batch.requests.is_empty();
                 to.push(batch).expect("as many places as batches");
                 let left = from.slots();
                 if is_awaited || left == 0 || left == FLUSH_BATCHES / 2 {
@@ -151,15 +157,15 @@ pub struct FileWriter {
     opened_in: KeptDirectory,
     ring: FileRing,
     options: WriterOptions,
-    pace: Pace,
-    desks: Vec<Desk>,
+    mode_selector: WriteModeSelector,
+    slots: Vec<UpdateSlot>,
     results: Vec<i32>,
     /// Where the ring reads to what is only to be in memory.
     unread: Vec<u8>,
 }
 
 /// Where one job of a batch is worked on; its buffers are kept for the next batch.
-struct Desk {
+struct UpdateSlot {
     file: Option<File>,
     inode: u64,
     file_bytes: u64,
@@ -175,9 +181,9 @@ struct Desk {
     step: Step,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        Desk {
+impl UpdateSlot {
+    fn new() -> UpdateSlot {
+        UpdateSlot {
             file: None,
             inode: 0,
             file_bytes: 0,
@@ -256,109 +262,109 @@ impl FileWriter {
             opened_in: KeptDirectory::default(),
             ring: FileRing::new()?,
             options,
-            pace: Pace::new(),
-            desks: Vec::new(),
+            mode_selector: WriteModeSelector::new(),
+            slots: Vec::new(),
             results: Vec::new(),
             unread: Vec::new(),
         })
     }
 
-    /// Writes the batch's files the way that suits them, and runs its errands.
+    /// Writes the batch's files the way that suits them, and runs its requests.
     pub fn write(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
-        for errand in &mut batch.errands {
-            errand.result = Some(run_errand(&self.tree, errand, self.options.flock));
+        for request in &mut batch.requests {
+            request.result = Some(run_metadata_request(&self.tree, request, self.options.flock));
         }
-        batch.way = self.pace.next();
+        batch.mode = self.mode_selector.next();
         let before = times_waited();
-        self.write_by(batch.way, &mut batch.jobs[..batch.used])?;
-        if batch.way == Way::Plain {
-            self.pace.judge(batch.used, times_waited().saturating_sub(before));
+        self.write_by(batch.mode, &mut batch.jobs[..batch.used])?;
+        if batch.mode == WriteMode::Plain {
+            self.mode_selector.judge(batch.used, times_waited().saturating_sub(before));
         }
         Ok(())
     }
 
     /// Writes files the way that is asked for.
-    pub fn write_by(&mut self, way: Way, jobs: &mut [FlushJob]) -> io::Result<()> {
-        let desk_count = if way == Way::Plain { 1 } else { jobs.len() };
-        while self.desks.len() < desk_count {
-            self.desks.push(Desk::new());
+    pub fn write_by(&mut self, mode: WriteMode, jobs: &mut [FlushJob]) -> io::Result<()> {
+        let slot_count = if mode == WriteMode::Plain { 1 } else { jobs.len() };
+        while self.slots.len() < slot_count {
+            self.slots.push(UpdateSlot::new());
         }
-        let result = match way {
-            Way::Plain => {
+        let result = match mode {
+            WriteMode::Plain => {
                 self.write_plainly(jobs);
                 Ok(())
             }
-            Way::Ring => self.write_through_ring(jobs),
+            WriteMode::Ring => self.write_through_ring(jobs),
         };
         self.made_in.forget();
         self.opened_in.forget();
         result
     }
 
-    /// File after file at one desk, whose buffers stay in the processor's nearest cache.
+    /// File after file at one slot, whose buffers stay in the processor's nearest cache.
     fn write_plainly(&mut self, jobs: &mut [FlushJob]) {
-        let FileWriter { tree, made_in, opened_in, options, desks, .. } = self;
-        let Some(desk) = desks.first_mut() else { return };
+        let FileWriter { tree, made_in, opened_in, options, slots, .. } = self;
+        let Some(slot) = slots.first_mut() else { return };
         for number in 0..jobs.len() {
             give_way(number);
             let (job, later) = jobs[number..].split_first_mut().expect("there is this one");
-            create(tree, made_in, *options, job, desk);
-            if must_open(job, desk) {
+            create(tree, made_in, *options, job, slot);
+            if must_open(job, slot) {
                 let path = path_of(&job.path);
                 if !opened_in.holds(path) && is_row(&job.path, later) {
                     tree.keep_parent(opened_in, path);
                 }
-                take_opened(job, desk, tree.open_beside(opened_in, path));
+                take_opened(job, slot, tree.open_beside(opened_in, path));
             }
-            look_at(tree, *options, job, desk);
-            if must_read_header(job, desk) {
-                expect_scattered_reads(desk.file());
-                let file = desk.file.as_ref().expect("a pending job has its file open");
-                let result = file.read_at(&mut desk.header_bytes, 0);
-                take_header(tree, job, desk, result);
+            look_at(tree, *options, job, slot);
+            if must_read_header(job, slot) {
+                expect_scattered_reads(slot.file());
+                let file = slot.file.as_ref().expect("a pending job has its file open");
+                let result = file.read_at(&mut slot.header_bytes, 0);
+                take_header(tree, job, slot, result);
             }
-            begin(job, desk);
-            while desk.step != Step::Done {
-                let result = transfer(desk);
-                go_on(job, desk, result);
+            begin(job, slot);
+            while slot.step != Step::Done {
+                let result = transfer(slot);
+                go_on(job, slot, result);
             }
-            desk.clear();
+            slot.clear();
         }
     }
 
     /// All files together, stage by stage.
     fn write_through_ring(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
-        for (number, (job, desk)) in jobs.iter_mut().zip(&mut self.desks).enumerate() {
+        for (number, (job, slot)) in jobs.iter_mut().zip(&mut self.slots).enumerate() {
             give_way(number);
-            create(&self.tree, &mut self.made_in, self.options, job, desk);
+            create(&self.tree, &mut self.made_in, self.options, job, slot);
         }
         self.open(jobs)?;
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            look_at(&self.tree, self.options, job, desk);
+        for (job, slot) in jobs.iter_mut().zip(&mut self.slots) {
+            look_at(&self.tree, self.options, job, slot);
             if is_pending(job) {
-                expect_scattered_reads(desk.file());
+                expect_scattered_reads(slot.file());
             }
         }
         self.read_headers(jobs)?;
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            begin(job, desk);
+        for (job, slot) in jobs.iter_mut().zip(&mut self.slots) {
+            begin(job, slot);
         }
         while self.read(jobs)? {}
         self.prefetch(jobs)?;
-        for (number, (job, desk)) in jobs.iter_mut().zip(&mut self.desks).enumerate() {
+        for (number, (job, slot)) in jobs.iter_mut().zip(&mut self.slots).enumerate() {
             give_way(number);
-            while desk.step != Step::Done {
-                let result = transfer(desk);
-                go_on(job, desk, result);
+            while slot.step != Step::Done {
+                let result = transfer(slot);
+                go_on(job, slot, result);
             }
-            desk.clear();
+            slot.clear();
         }
         Ok(())
     }
 
     fn open(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
         let tree = &self.tree;
-        let waiting = jobs.iter().zip(&self.desks).filter(|(job, desk)| must_open(job, desk));
+        let waiting = jobs.iter().zip(&self.slots).filter(|(job, slot)| must_open(job, slot));
         let ops = waiting.map(|(job, _)| FileOp::Open {
             root: tree.root(),
             path: path_of(&job.path),
@@ -366,8 +372,8 @@ impl FileWriter {
         });
         self.ring.run(ops, &mut self.results)?;
         let mut results = self.results.iter();
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            if !must_open(job, desk) {
+        for (job, slot) in jobs.iter_mut().zip(&mut self.slots) {
+            if !must_open(job, slot) {
                 continue;
             }
             let result = *results.next().expect("one result for each operation");
@@ -379,48 +385,48 @@ impl FileWriter {
                 }
                 Some(error) => Err(error),
             };
-            take_opened(job, desk, opened);
+            take_opened(job, slot, opened);
         }
         Ok(())
     }
 
     fn read_headers(&mut self, jobs: &mut [FlushJob]) -> io::Result<()> {
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks) {
-            desk.checked = must_read_header(job, desk);
+        for (job, slot) in jobs.iter_mut().zip(&mut self.slots) {
+            slot.checked = must_read_header(job, slot);
         }
-        let waiting = self.desks[..jobs.len()].iter_mut().filter(|desk| desk.checked);
-        let ops = waiting.map(|desk| FileOp::Read {
-            file: desk.file.as_ref().expect("a pending job has its file open").as_fd(),
+        let waiting = self.slots[..jobs.len()].iter_mut().filter(|slot| slot.checked);
+        let ops = waiting.map(|slot| FileOp::Read {
+            file: slot.file.as_ref().expect("a pending job has its file open").as_fd(),
             offset: 0,
-            buffer: &mut desk.header_bytes,
+            buffer: &mut slot.header_bytes,
         });
         self.ring.run(ops, &mut self.results)?;
         let mut results = self.results.iter();
-        for (job, desk) in jobs.iter_mut().zip(&mut self.desks).filter(|(_, desk)| desk.checked) {
+        for (job, slot) in jobs.iter_mut().zip(&mut self.slots).filter(|(_, slot)| slot.checked) {
             let result = *results.next().expect("one result for each operation");
-            take_header(&self.tree, job, desk, counted(result));
+            take_header(&self.tree, job, slot, counted(result));
         }
         Ok(())
     }
 
     /// Does the reads that the updates ask for now; false when none asks any more.
     fn read(&mut self, jobs: &mut [FlushJob]) -> io::Result<bool> {
-        let reading = self.desks[..jobs.len()].iter_mut().filter(|desk| desk.step == Step::Read);
-        let ops = reading.flat_map(|desk| {
-            let file = desk.file.as_ref().expect("a pending job has its file open");
-            read_ops(file, &mut desk.update)
+        let reading = self.slots[..jobs.len()].iter_mut().filter(|slot| slot.step == Step::Read);
+        let ops = reading.flat_map(|slot| {
+            let file = slot.file.as_ref().expect("a pending job has its file open");
+            read_ops(file, &mut slot.update)
         });
         self.ring.run(ops, &mut self.results)?;
         let mut results = self.results.iter();
-        let reading = jobs.iter_mut().zip(&mut self.desks);
-        for (job, desk) in reading.filter(|(_, desk)| desk.step == Step::Read) {
+        let reading = jobs.iter_mut().zip(&mut self.slots);
+        for (job, slot) in reading.filter(|(_, slot)| slot.step == Step::Read) {
             let mut result = Ok(());
-            for transfer in desk.update.reads().0 {
+            for transfer in slot.update.reads().0 {
                 let count = *results.next().expect("one result for each operation");
                 let count = counted(count);
                 result = result.and_then(|()| check(transfer, count, "read series file"));
             }
-            go_on(job, desk, result);
+            go_on(job, slot, result);
         }
         Ok(!self.results.is_empty())
     }
@@ -430,10 +436,10 @@ impl FileWriter {
     fn prefetch(&mut self, jobs: &[FlushJob]) -> io::Result<()> {
         self.unread.clear();
         self.unread.resize(PREFETCH_MAX, 0);
-        let writing = self.desks[..jobs.len()].iter().filter(|desk| desk.step == Step::Write);
-        let ends = writing.flat_map(|desk| {
-            let file = desk.file().as_fd();
-            let ends = desk.update.writes().0.iter().flat_map(|transfer| {
+        let writing = self.slots[..jobs.len()].iter().filter(|slot| slot.step == Step::Write);
+        let ends = writing.flat_map(|slot| {
+            let file = slot.file().as_fd();
+            let ends = slot.update.writes().0.iter().flat_map(|transfer| {
                 let last = transfer.offset + transfer.len as u64 - 1;
                 let is_other_page = last / PAGE_BYTES != transfer.offset / PAGE_BYTES;
                 [Some(transfer.offset), is_other_page.then_some(last)]
@@ -454,9 +460,9 @@ fn create(
     kept: &mut KeptDirectory,
     options: WriterOptions,
     job: &mut FlushJob,
-    desk: &mut Desk,
+    slot: &mut UpdateSlot,
 ) {
-    desk.clear();
+    slot.clear();
     let Some(spec) = &job.create else { return };
     let path = path_of(&job.path);
     if !job.former_path.is_empty() {
@@ -471,24 +477,24 @@ fn create(
     }
     let header = Header::new(spec).expect("the schema's archives were checked");
     // Nothing was written to it before, that could be repeated.
-    begin_update(&header, &Bases::EMPTY, job, desk);
-    assert!(desk.update.step() != Step::Read, "nothing is read of empty archives");
-    desk.header_bytes.clear();
-    header.encode(&mut desk.header_bytes);
-    let rest = join_first(&desk.update, &mut desk.header_bytes);
-    let (_, arena) = desk.update.writes();
+    begin_update(&header, &Bases::EMPTY, job, slot);
+    assert!(slot.update.step() != Step::Read, "nothing is read of empty archives");
+    slot.header_bytes.clear();
+    header.encode(&mut slot.header_bytes);
+    let rest = join_first(&slot.update, &mut slot.header_bytes);
+    let (_, arena) = slot.update.writes();
     let write = |file: &File| {
-        file.write_all_at(&desk.header_bytes, 0)?;
+        file.write_all_at(&slot.header_bytes, 0)?;
         rest.iter().try_for_each(|transfer| {
             file.write_all_at(&arena[transfer.start..][..transfer.len], transfer.offset)
         })
     };
     match tree.create_file(kept, path, header.file_bytes(), options.layout, write) {
         Ok((file, identity)) => {
-            (desk.inode, desk.file_bytes) = (identity.inode, identity.bytes);
-            desk.file = Some(file);
-            desk.header = Some(header);
-            desk.created = true;
+            (slot.inode, slot.file_bytes) = (identity.inode, identity.bytes);
+            slot.file = Some(file);
+            slot.header = Some(header);
+            slot.created = true;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => job.outcome = failure("create series file", &error),
@@ -520,13 +526,13 @@ fn is_row(path: &[u8], later: &[FlushJob]) -> bool {
     later.get(..FILES_IN_A_DIRECTORY - 1).is_some_and(|next| next.iter().all(is_beside))
 }
 
-fn must_open(job: &FlushJob, desk: &Desk) -> bool {
-    is_pending(job) && desk.file.is_none()
+fn must_open(job: &FlushJob, slot: &UpdateSlot) -> bool {
+    is_pending(job) && slot.file.is_none()
 }
 
-fn take_opened(job: &mut FlushJob, desk: &mut Desk, opened: io::Result<File>) {
+fn take_opened(job: &mut FlushJob, slot: &mut UpdateSlot, opened: io::Result<File>) {
     match opened {
-        Ok(file) => desk.file = Some(file),
+        Ok(file) => slot.file = Some(file),
         // A taken name without a file behind it is a link that leads nowhere.
         Err(error) if error.kind() == io::ErrorKind::NotFound && job.create.is_none() => {
             job.outcome = Outcome::Missing;
@@ -536,17 +542,17 @@ fn take_opened(job: &mut FlushJob, desk: &mut Desk, opened: io::Result<File>) {
 }
 
 /// Identifies the open file, tells of its file system, and locks it where files are locked.
-fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut Desk) {
-    let Some(file) = &desk.file else { return };
+fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, slot: &mut UpdateSlot) {
+    let Some(file) = &slot.file else { return };
     // All that is to be in a new file was there before anybody else could see it.
-    if desk.created {
+    if slot.created {
         return;
     }
     let path = path_of(&job.path);
     match inspect(tree, path, file) {
         Ok(identity) => {
-            (desk.inode, desk.file_bytes) = (identity.inode, identity.bytes);
-            desk.changed = identity.changed;
+            (slot.inode, slot.file_bytes) = (identity.inode, identity.bytes);
+            slot.changed = identity.changed;
         }
         Err(outcome) => job.outcome = outcome,
     }
@@ -561,100 +567,100 @@ fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, desk: &mut D
 
 /// Whether the header must be read: it is not remembered, or the file is not the remembered one
 /// (any more).
-fn must_read_header(job: &mut FlushJob, desk: &mut Desk) -> bool {
-    if !is_pending(job) || desk.created {
+fn must_read_header(job: &mut FlushJob, slot: &mut UpdateSlot) -> bool {
+    if !is_pending(job) || slot.created {
         return false;
     }
     let is_same = job.known.as_ref().is_some_and(|known| {
-        known.inode == desk.inode
-            && known.header.file_bytes() == desk.file_bytes
-            && known.changed == desk.changed
+        known.inode == slot.inode
+            && known.header.file_bytes() == slot.file_bytes
+            && known.changed == slot.changed
     });
     if is_same {
         return false;
     }
     job.known = None;
-    desk.header_bytes.resize(HEADER_BYTES_MAX, 0);
+    slot.header_bytes.resize(HEADER_BYTES_MAX, 0);
     true
 }
 
-fn take_header(tree: &Tree, job: &mut FlushJob, desk: &mut Desk, result: io::Result<usize>) {
-    desk.checked = true;
+fn take_header(tree: &Tree, job: &mut FlushJob, slot: &mut UpdateSlot, result: io::Result<usize>) {
+    slot.checked = true;
     let parsed = match result {
-        Ok(count) => Header::parse(&desk.header_bytes[..count], desk.file_bytes),
+        Ok(count) => Header::parse(&slot.header_bytes[..count], slot.file_bytes),
         Err(error) => {
             job.outcome = failure("read series header", &error);
             return;
         }
     };
     match parsed {
-        Ok(header) => desk.header = Some(header),
+        Ok(header) => slot.header = Some(header),
         Err(error) => job.outcome = put_aside(tree, &job.path, error),
     }
 }
 
-fn begin(job: &mut FlushJob, desk: &mut Desk) {
+fn begin(job: &mut FlushJob, slot: &mut UpdateSlot) {
     if !is_pending(job) {
         return;
     }
-    if !desk.created {
-        let (header, bases) = match (&job.known, &desk.header) {
+    if !slot.created {
+        let (header, bases) = match (&job.known, &slot.header) {
             (Some(known), _) => (&known.header, &known.bases),
             (None, Some(header)) => (header, &Bases::UNKNOWN),
             (None, None) => unreachable!("a pending job has its header"),
         };
         let (header, bases) = (header.clone(), *bases);
-        begin_update(&header, &bases, job, desk);
-        if !desk.is_near && !job.limit.is_alone {
-            return go_on(job, desk, Err(Outcome::TooFar));
+        begin_update(&header, &bases, job, slot);
+        if !slot.is_near && !job.limit.is_alone {
+            return go_on(job, slot, Err(Outcome::TooFar));
         }
     }
-    go_on(job, desk, Ok(()));
+    go_on(job, slot, Ok(()));
 }
 
 /// Begins the update of as many of the job's points as may be written together.
-fn begin_update(header: &Header, bases: &Bases, job: &FlushJob, desk: &mut Desk) {
+fn begin_update(header: &Header, bases: &Bases, job: &FlushJob, slot: &mut UpdateSlot) {
     let (taken, reach) = unlapped(header, &job.points);
-    (desk.taken, desk.is_near) = (taken, reach.is_near(header, job.limit.near));
-    desk.update.begin_arrivals(header, bases, &job.points[..taken]);
+    (slot.taken, slot.is_near) = (taken, reach.is_near(header, job.limit.near));
+    slot.update.begin_arrivals(header, bases, &job.points[..taken]);
 }
 
 /// Takes the update's next step, unless its last one failed.
-fn go_on(job: &mut FlushJob, desk: &mut Desk, result: Result<(), Outcome>) {
+fn go_on(job: &mut FlushJob, slot: &mut UpdateSlot, result: Result<(), Outcome>) {
     if let Err(outcome) = result {
         job.outcome = outcome;
-        desk.step = Step::Done;
+        slot.step = Step::Done;
         return;
     }
-    desk.step = desk.update.step();
-    if desk.step != Step::Done {
+    slot.step = slot.update.step();
+    if slot.step != Step::Done {
         return;
     }
-    let bases = *desk.update.bases();
+    let bases = *slot.update.bases();
     match &mut job.known {
         Some(known) => known.bases = bases,
         None => {
-            let header = desk.header.take().expect("an update has its header");
-            job.known = Some(Known { header, inode: desk.inode, bases, changed: 0 });
+            let header = slot.header.take().expect("an update has its header");
+            job.known = Some(Known { header, inode: slot.inode, bases, changed: 0 });
         }
     }
     if let Some(known) = &mut job.known {
         // A file whose times cannot be had is looked at again.
-        known.changed = identify(desk.file()).map_or(0, |identity| identity.changed);
+        known.changed = identify(slot.file()).map_or(0, |identity| identity.changed);
     }
-    let too_old = desk.update.outcome().points_too_old;
+    let too_old = slot.update.outcome().points_too_old;
     job.outcome = Outcome::Written(Written {
-        count: desk.taken,
-        is_near: desk.is_near,
-        checked: desk.checked,
-        created: desk.created,
+        count: slot.taken,
+        is_near: slot.is_near,
+        checked: slot.checked,
+        created: slot.created,
         too_old_count: u32::try_from(too_old).expect("a chain counts its points in 32 bits"),
     });
 }
 
 /// Does the transfers of the update's step by plain calls.
-fn transfer(desk: &mut Desk) -> Result<(), Outcome> {
-    let Desk { file, update, step, .. } = desk;
+fn transfer(slot: &mut UpdateSlot) -> Result<(), Outcome> {
+    let UpdateSlot { file, update, step, .. } = slot;
     let file = file.as_ref().expect("a pending job has its file open");
     match step {
         Step::Done => Ok(()),
@@ -738,11 +744,15 @@ fn put_aside(tree: &Tree, path: &[u8], error: HeaderError) -> Outcome {
     }
 }
 
-fn run_errand(tree: &Tree, errand: &Errand, flock: bool) -> Result<Aggregation, String> {
-    let name = String::from_utf8_lossy(&errand.name);
+fn run_metadata_request(
+    tree: &Tree,
+    request: &MetadataRequest,
+    flock: bool,
+) -> Result<Aggregation, String> {
+    let name = String::from_utf8_lossy(&request.name);
     let say = |error: &dyn std::fmt::Display| format!("{name}: {error}");
-    let file = tree.open_file(path_of(&errand.path)).map_err(|error| say(&error))?;
-    if flock && errand.change.is_some() && !try_lock(&file).map_err(|error| say(&error))? {
+    let file = tree.open_file(path_of(&request.path)).map_err(|error| say(&error))?;
+    if flock && request.change.is_some() && !try_lock(&file).map_err(|error| say(&error))? {
         return Err(say(&"locked by another process, try again"));
     }
     let identity = identify(&file).map_err(|error| say(&error))?;
@@ -750,7 +760,7 @@ fn run_errand(tree: &Tree, errand: &Errand, flock: bool) -> Result<Aggregation, 
     let count = file.read_at(&mut bytes, 0).map_err(|error| say(&error))?;
     let mut header = Header::parse(&bytes[..count], identity.bytes).map_err(|error| say(&error))?;
     let old = header.aggregation;
-    if let Some(method) = errand.change {
+    if let Some(method) = request.change {
         header.aggregation = method;
         let metadata: [u8; METADATA_BYTES] = header.encode_metadata16();
         file.write_all_at(&metadata, 0).map_err(|error| say(&error))?;

@@ -99,7 +99,7 @@
 //! let segment = log.append(&mut mark, || b"a.b.c", point).expect("there is room");
 //! log.hold(segment); // its chain was empty
 //!
-//! // Once an interval, and again after each commit while there is something: to the log writer.
+//! // Once an interval, and again after each commit while there is something: to the WAL writer.
 //! let mut commit = log.take_commit(Instant::now(), 1_700_000_000).expect("a point waits");
 //! for part in commit.parts() {
 //!     // write part.bytes() at part.offset() of part.id(), and sync

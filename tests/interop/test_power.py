@@ -23,7 +23,7 @@ STEADY_METRICS = 100
 NEW_METRICS = 2  # in each round
 ROUND_SECONDS = 0.02
 # A point may be lost that was sent so short before the crash: the longest commit interval used
-# here, and what two loaded processors take to run a node, its log writers and this sender.
+# here, and what two loaded processors take to run a node, its WAL writers and this sender.
 WINDOW_SECONDS = 0.05 + 0.45
 
 

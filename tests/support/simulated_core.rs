@@ -13,9 +13,9 @@ use carbyne::stats::DropReason;
 use carbyne::wal::{self, Commit, FileName, Kind, SegmentId};
 
 use crate::simulated_disk::SimulatedDisk;
-use crate::simulated_log_writer::{Late, LogWriter};
 use crate::simulated_model::{Key, Model, whole};
 use crate::simulated_node::{Ground, Plant};
+use crate::simulated_wal_writer::{Late, WalWriter};
 
 /// Batches with the file writer.
 const BATCHES_MAX: usize = 3;
@@ -29,9 +29,9 @@ const POINTS_FILES_MAX: usize = 2;
 /// How often, in a thousand, commits that are acknowledged too early are gone on with.
 const LATE_SHARE: usize = 80;
 
-/// What the log writer is asked for.
+/// What the WAL writer is asked for.
 #[derive(Debug)]
-enum Errand {
+enum WalRequest {
     Commit(Box<Commit>),
     Retire(SegmentId),
 }
@@ -70,10 +70,10 @@ pub(crate) struct Core {
     count: u16,
     is_power: bool,
     plant: Plant,
-    errands: VecDeque<Errand>,
-    answers: VecDeque<(Errand, bool)>,
+    requests: VecDeque<WalRequest>,
+    answers: VecDeque<(WalRequest, bool)>,
     late_parts: VecDeque<(Vec<LatePart>, usize)>,
-    pub(crate) writer: LogWriter,
+    pub(crate) writer: WalWriter,
     is_sweeping: bool,
     batches: VecDeque<Batch>,
     done: Vec<Batch>,
@@ -96,7 +96,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         shard: Shard,
-        writer: LogWriter,
+        writer: WalWriter,
         (is_power, plant): (bool, Plant),
         inheritance: VecDeque<Replayed>,
         is_heir: bool,
@@ -107,7 +107,7 @@ impl Core {
             shard,
             is_power,
             plant,
-            errands: VecDeque::new(),
+            requests: VecDeque::new(),
             answers: VecDeque::new(),
             late_parts: VecDeque::new(),
             writer,
@@ -152,13 +152,13 @@ impl Core {
         }
     }
 
-    /// Takes the next commit and sends it to the log writer.
+    /// Takes the next commit and sends it to the WAL writer.
     pub(crate) fn commit(&mut self, now: Instant, now_s: u32) {
         let Some(commit) = self.log().take_commit(now, now_s) else { return };
         if self.plant == Plant::CarryEarly {
             return self.commit_early(commit, now);
         }
-        self.errands.push_back(Errand::Commit(Box::new(commit)));
+        self.requests.push_back(WalRequest::Commit(Box::new(commit)));
     }
 
     /// Plants a bug: what was logged again counts as committed before it is. What was received is
@@ -179,7 +179,7 @@ impl Core {
         self.late_parts.push_back((parts, count));
     }
 
-    /// The log writer does its next errand, or prepares a file.
+    /// The WAL writer does its next request, or prepares a file.
     pub(crate) fn write_log(&mut self, disk: &mut SimulatedDisk, model: &mut Model) {
         // It comes to them late, when segments may have gone.
         if !self.late_parts.is_empty() && disk.chance.permille(LATE_SHARE) {
@@ -192,26 +192,26 @@ impl Core {
             }
             return;
         }
-        let is_ok = match self.errands.front_mut() {
+        let is_ok = match self.requests.front_mut() {
             None => return self.writer.prepare(disk),
-            Some(Errand::Commit(commit)) => {
+            Some(WalRequest::Commit(commit)) => {
                 self.writer.commit(commit, disk);
                 true
             }
-            Some(Errand::Retire(id)) => self.writer.retire(*id, disk),
+            Some(WalRequest::Retire(id)) => self.writer.retire(*id, disk),
         };
         if !disk.is_dead() {
-            let errand = self.errands.pop_front().expect("it is there");
-            self.answers.push_back((errand, is_ok));
+            let request = self.requests.pop_front().expect("it is there");
+            self.answers.push_back((request, is_ok));
         }
     }
 
-    /// The core takes what the log writer has answered.
+    /// The core takes what the WAL writer has answered.
     pub(crate) fn collect(&mut self, model: &mut Model, now: Instant) {
         match self.answers.pop_front() {
             None => {}
-            Some((Errand::Retire(id), is_ok)) => self.log().retired(id, is_ok),
-            Some((Errand::Commit(commit), _)) => {
+            Some((WalRequest::Retire(id), is_ok)) => self.log().retired(id, is_ok),
+            Some((WalRequest::Commit(commit), _)) => {
                 self.log().committed(*commit, now);
                 self.shard.log_late();
                 let counters = self.log().counters();
@@ -235,7 +235,7 @@ impl Core {
     pub(crate) fn retire(&mut self) {
         self.has_told |= self.log().is_inheritance_released();
         if let Some(id) = self.log().take_retired() {
-            self.errands.push_back(Errand::Retire(id));
+            self.requests.push_back(WalRequest::Retire(id));
         }
     }
 
@@ -417,7 +417,7 @@ impl Core {
     /// Nothing waits for the log or is with its writer.
     pub(crate) fn is_committed(&self) -> bool {
         !self.shard.has_uncommitted()
-            && self.errands.is_empty()
+            && self.requests.is_empty()
             && self.answers.is_empty()
             && self.late_parts.is_empty()
     }

@@ -24,9 +24,9 @@ use carbyne::wal::{
 
 use crate::simulated_core::{Checkpoint, Core};
 use crate::simulated_disk::{Fault, SimulatedDisk};
-use crate::simulated_log_writer::{LogWriter, Wrongs};
 use crate::simulated_model::{Key, Model, whole};
 use crate::simulated_tree::SimulatedTree;
+use crate::simulated_wal_writer::{WalWriter, Wrongs};
 
 /// Length of a segment: a rotation every 15 commits at most.
 pub(crate) const SEGMENT_BYTES: u32 = 64 << 10;
@@ -258,7 +258,7 @@ impl Node {
             };
             let place = (run, u16::try_from(index).expect("few"));
             let disk = &mut ground.disk;
-            let writer = LogWriter::new(place, SEGMENT_BYTES, setup.is_power, wrongs, mine, disk);
+            let writer = WalWriter::new(place, SEGMENT_BYTES, setup.is_power, wrongs, mine, disk);
             let how = (setup.is_power, setup.plant);
             Core::new(shard, writer, how, std::mem::take(&mut queues[index]), share > 0)
         });

@@ -11,7 +11,7 @@ use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::shard::flush::{FlushJob, Known, Limit, Outcome, Written};
 use carbyne::sys::new_file::Layout;
-use carbyne::tasks::writer::{FileWriter, Way, WriterOptions};
+use carbyne::tasks::writer::{FileWriter, WriteMode, WriterOptions};
 use carbyne::whisper::Update;
 
 const NOW_S: u32 = 1_800_000_000;
@@ -48,23 +48,23 @@ fn arrivals(points: &[Point]) -> Vec<Arrival> {
 struct World {
     directory: PathBuf,
     writer: FileWriter,
-    way: Way,
+    mode: WriteMode,
     known: Vec<Option<Known>>,
 }
 
 impl World {
-    fn new(way: Way) -> World {
-        World::in_directory("bytes", way)
+    fn new(mode: WriteMode) -> World {
+        World::in_directory("bytes", mode)
     }
 
-    fn in_directory(label: &str, way: Way) -> World {
-        let label = format!("carbyne-writer-{}-{label}-{way:?}", std::process::id());
+    fn in_directory(label: &str, mode: WriteMode) -> World {
+        let label = format!("carbyne-writer-{}-{label}-{mode:?}", std::process::id());
         let directory = std::env::temp_dir().join(label);
         fs::create_dir_all(&directory).unwrap();
         let options =
             WriterOptions { layout: Layout::Reserved, flock: true, follow_symlinks: false };
         let writer = FileWriter::new(&directory, options, None).unwrap();
-        World { directory, writer, way, known: vec![None; FILES] }
+        World { directory, writer, mode, known: vec![None; FILES] }
     }
 
     /// Writes one round to every file; returns what is said of each.
@@ -80,7 +80,7 @@ impl World {
                 job
             })
             .collect();
-        self.writer.write_by(self.way, &mut jobs).unwrap();
+        self.writer.write_by(self.mode, &mut jobs).unwrap();
         for (job, known) in jobs.iter().zip(&mut self.known) {
             *known = job.known.clone().filter(|_| matches!(job.outcome, Outcome::Written(_)));
         }
@@ -130,8 +130,8 @@ fn replace(path: &Path, shape: &[(u32, u32)]) -> File {
     file
 }
 
-fn check(way: Way) {
-    let mut world = World::new(way);
+fn check(mode: WriteMode) {
+    let mut world = World::new(mode);
     let mut models: Vec<File> =
         (0..FILES).map(|_| File::create(&SHAPE, 0.2, Aggregation::Sum)).collect();
     let mut job = Update::new();
@@ -142,9 +142,9 @@ fn check(way: Way) {
         }
         let said = world.round(round, round == 0);
         for (file, said) in said.iter().enumerate() {
-            assert_eq!(*said, written(round == 4, round == 0, file), "{way:?} {round} {file}");
+            assert_eq!(*said, written(round == 4, round == 0, file), "{mode:?} {round} {file}");
             models[file].update_arrivals(&mut job, &arrivals(&points(file, round)));
-            assert!(world.bytes(file) == models[file].bytes, "{way:?} {round} {file}");
+            assert!(world.bytes(file) == models[file].bytes, "{mode:?} {round} {file}");
         }
     }
     fs::remove_file(world.at(3)).unwrap();
@@ -155,34 +155,34 @@ fn check(way: Way) {
     let holder = fs::File::open(world.at(7)).unwrap();
     holder.try_lock().unwrap();
     let said = world.round(6, false);
-    assert_eq!(said[3], "Missing", "{way:?}");
-    assert!(said[4].starts_with("SetAside"), "{way:?} {}", said[4]);
+    assert_eq!(said[3], "Missing", "{mode:?}");
+    assert!(said[4].starts_with("SetAside"), "{mode:?} {}", said[4]);
     assert!(said[5].starts_with("Failed") && said[5].contains("is_own_fault: true"), "{}", said[5]);
-    assert_eq!(said[7], "Locked", "{way:?}");
+    assert_eq!(said[7], "Locked", "{mode:?}");
     for file in (0..FILES).filter(|file| ![3, 4, 5, 7].contains(file)) {
-        assert_eq!(said[file], written(file == 6, false, file), "{way:?} {file}");
+        assert_eq!(said[file], written(file == 6, false, file), "{mode:?} {file}");
         models[file].update_arrivals(&mut job, &arrivals(&points(file, 6)));
-        assert!(world.bytes(file) == models[file].bytes, "{way:?} {file}");
+        assert!(world.bytes(file) == models[file].bytes, "{mode:?} {file}");
     }
     assert!(world.bytes(7) == models[7].bytes, "a locked file is left alone");
 }
 
 #[test]
 fn plain_calls_leave_whispers_bytes() {
-    check(Way::Plain);
+    check(WriteMode::Plain);
 }
 
 #[test]
 fn the_ring_leaves_whispers_bytes() {
-    check(Way::Ring);
+    check(WriteMode::Ring);
 }
 
 /// A name that is taken costs its file nothing, and the points go there; a file whose points are
 /// all too old is made all the same.
 #[test]
 fn new_files_whose_name_is_taken_and_whose_points_are_too_old() {
-    for way in [Way::Plain, Way::Ring] {
-        let mut world = World::in_directory("taken", way);
+    for mode in [WriteMode::Plain, WriteMode::Ring] {
+        let mut world = World::in_directory("taken", mode);
         let mut models: Vec<File> =
             (0..FILES).map(|_| File::create(&SHAPE, 0.2, Aggregation::Sum)).collect();
         let mut update = Update::new();
@@ -190,23 +190,23 @@ fn new_files_whose_name_is_taken_and_whose_points_are_too_old() {
         world.known.fill(None);
         let said = world.round(1, true);
         for (file, (said, model)) in said.iter().zip(&mut models).enumerate() {
-            assert_eq!(*said, written(true, false, file), "{way:?} {file}");
+            assert_eq!(*said, written(true, false, file), "{mode:?} {file}");
             model.update_arrivals(&mut update, &arrivals(&points(file, 0)));
             model.update_arrivals(&mut update, &arrivals(&points(file, 1)));
-            assert!(world.bytes(file) == model.bytes, "{way:?} {file}");
+            assert!(world.bytes(file) == model.bytes, "{mode:?} {file}");
         }
         let mut job = FlushJob::empty();
         job.path = b"old/file.wsp\0".to_vec();
         job.points = arrivals(&[1, 2].map(|timestamp_s| Point { timestamp_s, value: 1.0 }));
         job.create = Some(spec(&SHAPE));
         let mut jobs = [job];
-        world.writer.write_by(way, &mut jobs).unwrap();
+        world.writer.write_by(mode, &mut jobs).unwrap();
         let (count, is_near, checked, created) = (2, true, false, true);
         let want = Written { count, is_near, checked, created, too_old_count: 2 };
         let want = Outcome::Written(want);
-        assert_eq!(format!("{:?}", jobs[0].outcome), format!("{want:?}"), "{way:?}");
+        assert_eq!(format!("{:?}", jobs[0].outcome), format!("{want:?}"), "{mode:?}");
         let empty = File::create(&SHAPE, 0.2, Aggregation::Sum);
-        assert!(fs::read(world.directory.join("old/file.wsp")).unwrap() == empty.bytes, "{way:?}");
+        assert!(fs::read(world.directory.join("old/file.wsp")).unwrap() == empty.bytes, "{mode:?}");
     }
 }
 
@@ -221,7 +221,7 @@ fn batch(world: &mut World, name: &str, create: bool) -> Vec<Outcome> {
         job.create = create.then(|| spec(&SHAPE));
         job.limit = Limit { is_alone: true, ..Limit::default() };
     }
-    world.writer.write_by(world.way, &mut jobs).unwrap();
+    world.writer.write_by(world.mode, &mut jobs).unwrap();
     let mut model = File::create(&SHAPE, 0.2, Aggregation::Sum);
     model.update_arrivals(&mut Update::new(), &jobs[0].points);
     for job in jobs.iter().filter(|job| matches!(job.outcome, Outcome::Written(_))) {
@@ -234,20 +234,20 @@ fn batch(world: &mut World, name: &str, create: bool) -> Vec<Outcome> {
 /// Whatever became of its last directory, the next batch goes where its names say.
 #[test]
 fn each_batch_looks_for_its_directories_anew() {
-    for way in [Way::Plain, Way::Ring] {
-        let mut world = World::in_directory("directories", way);
+    for mode in [WriteMode::Plain, WriteMode::Ring] {
+        let mut world = World::in_directory("directories", mode);
         let directory = world.directory.join("new");
         let is_created =
             |said: &Outcome| matches!(said, Outcome::Written(Written { created: true, .. }));
         let is_updated =
             |said: &Outcome| matches!(said, Outcome::Written(Written { created: false, .. }));
         let is_missing = |said: &Outcome| matches!(said, Outcome::Missing);
-        assert!(batch(&mut world, "a", true).iter().all(is_created), "{way:?}");
+        assert!(batch(&mut world, "a", true).iter().all(is_created), "{mode:?}");
         fs::rename(&directory, world.directory.join("elsewhere")).unwrap();
-        assert!(batch(&mut world, "b", true).iter().all(is_created), "{way:?}");
-        assert!(batch(&mut world, "b", false).iter().all(is_updated), "{way:?}");
+        assert!(batch(&mut world, "b", true).iter().all(is_created), "{mode:?}");
+        assert!(batch(&mut world, "b", false).iter().all(is_updated), "{mode:?}");
         fs::rename(&directory, world.directory.join("somewhere")).unwrap();
-        assert!(batch(&mut world, "b", false).iter().all(is_missing), "{way:?}");
-        assert!(batch(&mut world, "b", true).iter().all(is_created), "{way:?}");
+        assert!(batch(&mut world, "b", false).iter().all(is_missing), "{mode:?}");
+        assert!(batch(&mut world, "b", true).iter().all(is_created), "{mode:?}");
     }
 }

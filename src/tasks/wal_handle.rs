@@ -1,4 +1,4 @@
-//! A core's end of its log writer and of the checkpoint thread; `commit` works with it.
+//! A core's end of its WAL writer and of the checkpoint thread; `commit` works with it.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -13,17 +13,17 @@ use crate::shard::Replayed;
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
 use crate::tasks::checkpoint::Request;
-use crate::tasks::log_writer::{self, LogAnswer, LogErrand, LogWriterOptions};
+use crate::tasks::wal_writer::{self, WalRequest, WalResponse, WalWriterOptions};
 
 /// Commit and retirement; one of each is under way at most.
-const ERRANDS_MAX: usize = 2;
+const REQUESTS_MAX: usize = 2;
 
 /// What a core needs to keep its log.
-pub struct LogPlan {
+pub struct WalPlan {
     /// The log directory.
     pub directory: PathBuf,
     /// How the log is written.
-    pub writer: LogWriterOptions,
+    pub writer: WalWriterOptions,
     /// Longest time from the arrival of a point to the end of its commit, on a disk that keeps up.
     pub interval: Duration,
     /// Least time between two checkpoints.
@@ -33,29 +33,29 @@ pub struct LogPlan {
     /// Where its answers come.
     pub checkpointed: Consumer<bool>,
     /// Points of earlier runs come here.
-    pub inheritance: Option<Heir>,
+    pub inheritance: Option<ReplayFeed>,
 }
 
 /// The end of the link on which points of earlier runs come.
-pub struct Heir {
+pub struct ReplayFeed {
     /// Batches of points.
     pub batches: Consumer<Replayed>,
     /// The same buffers, emptied.
     pub spent: Producer<Replayed>,
 }
 
-/// This core's end of its log writer and of the checkpoint thread.
-pub struct LogKeeper {
+/// This core's end of its WAL writer and of the checkpoint thread.
+pub struct WalHandle {
     pub(super) index: usize,
-    pub(super) to: RefCell<Option<Producer<LogErrand>>>,
-    pub(super) from: RefCell<Consumer<LogAnswer>>,
+    pub(super) to: RefCell<Option<Producer<WalRequest>>>,
+    pub(super) from: RefCell<Consumer<WalResponse>>,
     pub(super) thread: RefCell<Option<JoinHandle<()>>>,
     /// Time until a commit is begun: a fifth of the interval is left for the write itself.
     pub(super) pause: Duration,
     pub(super) checkpoint_interval: Duration,
     pub(super) checkpoints: Sender<Request>,
     pub(super) checkpointed: RefCell<Consumer<bool>>,
-    pub(super) heir: RefCell<Option<Heir>>,
+    pub(super) feed: RefCell<Option<ReplayFeed>>,
     /// A commit was due while another one was under way.
     pub(super) is_due: Cell<bool>,
     pub(super) is_checkpointing: Cell<bool>,
@@ -68,25 +68,25 @@ pub struct LogKeeper {
     pub(super) has_to_tell: Cell<bool>,
 }
 
-impl LogKeeper {
-    /// Starts the core's log writer.
-    pub fn start(index: usize, processor: usize, plan: LogPlan, bell: Doorbell) -> LogKeeper {
-        let (to, from_core) = RingBuffer::new(ERRANDS_MAX);
-        let (to_core, from) = RingBuffer::new(ERRANDS_MAX);
-        let LogPlan { directory, writer, .. } = plan;
+impl WalHandle {
+    /// Starts the core's WAL writer.
+    pub fn start(index: usize, processor: usize, plan: WalPlan, bell: Doorbell) -> WalHandle {
+        let (to, from_core) = RingBuffer::new(REQUESTS_MAX);
+        let (to_core, from) = RingBuffer::new(REQUESTS_MAX);
+        let WalPlan { directory, writer, .. } = plan;
         let thread = std::thread::Builder::new()
             .name(format!("log-writer-{index}"))
             .spawn(move || {
                 if let Err(error) = pin_thread(processor) {
-                    log::warn!("pin log writer failed processor={processor} error={error}");
+                    log::warn!("pin WAL writer failed processor={processor} error={error}");
                 }
-                if let Err(error) = log_writer::run(&directory, writer, from_core, to_core, &bell) {
-                    die(Fatal::Writer, &format!("log writer: {error}"));
+                if let Err(error) = wal_writer::run(&directory, writer, from_core, to_core, &bell) {
+                    die(Fatal::Writer, &format!("WAL writer: {error}"));
                 }
             })
             .unwrap_or_else(|error| die(Fatal::Writer, &error.to_string()));
         let now = Instant::now();
-        LogKeeper {
+        WalHandle {
             index,
             to: RefCell::new(Some(to)),
             from: RefCell::new(from),
@@ -96,7 +96,7 @@ impl LogKeeper {
             checkpoints: plan.checkpoints,
             checkpointed: RefCell::new(plan.checkpointed),
             has_to_tell: Cell::new(plan.inheritance.is_some()),
-            heir: RefCell::new(plan.inheritance),
+            feed: RefCell::new(plan.inheritance),
             is_due: Cell::new(false),
             is_checkpointing: Cell::new(false),
             is_checkpoint_due: Cell::new(false),
@@ -105,11 +105,11 @@ impl LogKeeper {
         }
     }
 
-    /// Asks the log writer.
-    pub(super) fn send(&self, errand: LogErrand) {
+    /// Asks the WAL writer.
+    pub(super) fn send(&self, request: WalRequest) {
         let mut to = self.to.borrow_mut();
-        let to = to.as_mut().expect("errands are sent while the core runs");
-        to.push(errand).expect("as many places as errands");
+        let to = to.as_mut().expect("requests are sent while the core runs");
+        to.push(request).expect("as many places as requests");
         if let Some(thread) = &*self.thread.borrow() {
             thread.thread().unpark();
         }

@@ -10,7 +10,7 @@
 
 /// How the files of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum WriteMode {
     /// File after file, by plain calls.
     Plain,
     /// All files together: what must be read goes through the ring first.
@@ -30,26 +30,26 @@ const RING_BATCHES_MAX: u32 = 64;
 
 /// Decides the way of each batch.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct WriteModeSelector {
     /// Batches through the ring still to come.
     ring_left: u32,
     /// How many the next cold batch brings.
     ring_next: u32,
 }
 
-impl Pace {
+impl WriteModeSelector {
     /// Files are taken to be hot until they show that they are not.
-    pub(super) fn new() -> Pace {
-        Pace { ring_left: 0, ring_next: RING_BATCHES_MIN }
+    pub(super) fn new() -> WriteModeSelector {
+        WriteModeSelector { ring_left: 0, ring_next: RING_BATCHES_MIN }
     }
 
     /// The way of the next batch.
-    pub(super) fn next(&mut self) -> Way {
+    pub(super) fn next(&mut self) -> WriteMode {
         if self.ring_left == 0 {
-            return Way::Plain;
+            return WriteMode::Plain;
         }
         self.ring_left -= 1;
-        Way::Ring
+        WriteMode::Ring
     }
 
     /// A plain batch of `files` files made the thread wait `waits` times.
@@ -69,13 +69,13 @@ mod tests {
 
     /// The lengths of the ring's turns between plain batches with these numbers of waits.
     fn turns(files: usize, waits: &[u64]) -> Vec<u32> {
-        let mut pace = Pace::new();
+        let mut selector = WriteModeSelector::new();
         let turn = |&waits: &u64| {
-            assert_eq!(pace.next(), Way::Plain);
-            pace.judge(files, waits);
+            assert_eq!(selector.next(), WriteMode::Plain);
+            selector.judge(files, waits);
             let mut count = 0;
-            while pace.ring_left > 0 {
-                assert_eq!(pace.next(), Way::Ring);
+            while selector.ring_left > 0 {
+                assert_eq!(selector.next(), WriteMode::Ring);
                 count += 1;
             }
             count

@@ -1,7 +1,7 @@
-//! The log writer: one thread a core that writes the log's commits, and may block.
+//! The WAL writer: one thread a core that writes the log's commits, and may block.
 //!
-//! It takes errands in order, does each with the kernel's own answer as its outcome, and rings the
-//! core. Between errands it prepares the file that will be needed next: made of its full length,
+//! It takes requests in order, does each with the kernel's own answer as its outcome, and rings the
+//! core. Between requests it prepares the file that will be needed next: made of its full length,
 //! written with zeros once (so that later writes change no metadata), and already under the name
 //! of the next segment of points, so that a rotation costs one write. A spare that was a segment
 //! before needs no zeros: its old frames are nobody's. The first segment of a run has no name
@@ -32,7 +32,7 @@ const SPARES_MAX: usize = 2;
 
 /// How a shard's log is written.
 #[derive(Debug, Clone)]
-pub struct LogWriterOptions {
+pub struct WalWriterOptions {
     /// This life of the process.
     pub run: u64,
     /// The shard.
@@ -48,7 +48,7 @@ pub struct LogWriterOptions {
 /// What the core asks for.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each commit")]
-pub enum LogErrand {
+pub enum WalRequest {
     /// Write this.
     Commit(Commit),
     /// Take the name from this segment's file.
@@ -58,7 +58,7 @@ pub enum LogErrand {
 /// What has become of it.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each commit")]
-pub enum LogAnswer {
+pub enum WalResponse {
     /// Each part has its outcome.
     Committed(Commit),
     /// The segment, and whether it is gone.
@@ -66,22 +66,22 @@ pub enum LogAnswer {
 }
 
 /// Runs until the core's end of `from` is gone. To be called on a thread of its own, which is to
-/// be unparked after each errand.
+/// be unparked after each request.
 pub fn run(
     directory: &Path,
-    options: LogWriterOptions,
-    mut from: Consumer<LogErrand>,
-    mut to: Producer<LogAnswer>,
+    options: WalWriterOptions,
+    mut from: Consumer<WalRequest>,
+    mut to: Producer<WalResponse>,
     bell: &Doorbell,
 ) -> io::Result<()> {
-    let mut writer = LogWriter::open(directory, options)?;
+    let mut writer = WalWriter::open(directory, options)?;
     loop {
         let answer = match from.pop() {
-            Ok(LogErrand::Commit(mut commit)) => {
+            Ok(WalRequest::Commit(mut commit)) => {
                 writer.commit(&mut commit)?;
-                LogAnswer::Committed(commit)
+                WalResponse::Committed(commit)
             }
-            Ok(LogErrand::Retire(id)) => LogAnswer::Retired(id, writer.retire(id)),
+            Ok(WalRequest::Retire(id)) => WalResponse::Retired(id, writer.retire(id)),
             Err(_) if from.is_abandoned() => return Ok(()),
             Err(_) if writer.prepare()? => continue,
             Err(_) => {
@@ -89,7 +89,7 @@ pub fn run(
                 continue;
             }
         };
-        to.push(answer).expect("as many places for answers as for errands");
+        to.push(answer).expect("as many places for answers as for requests");
         bell.ring();
     }
 }
@@ -102,9 +102,9 @@ struct Prepared {
     filled: u64,
 }
 
-struct LogWriter {
+struct WalWriter {
     directory: LogDirectory,
-    options: LogWriterOptions,
+    options: WalWriterOptions,
     ring: FileRing,
     results: Vec<i32>,
     /// The segments that are written to.
@@ -130,10 +130,10 @@ fn error_of(result: i32) -> io::Error {
     }
 }
 
-impl LogWriter {
-    fn open(directory: &Path, mut options: LogWriterOptions) -> io::Result<LogWriter> {
+impl WalWriter {
+    fn open(directory: &Path, mut options: WalWriterOptions) -> io::Result<WalWriter> {
         let spares = std::mem::take(&mut options.spares);
-        let mut writer = LogWriter {
+        let mut writer = WalWriter {
             directory: LogDirectory::open(directory)?,
             options,
             ring: FileRing::new()?,
@@ -349,7 +349,7 @@ impl LogWriter {
 
     /// Gives a prepared file the name of the next segment of points, if there was one before.
     fn name_ahead(&mut self, mut prepared: Prepared) -> io::Result<(Prepared, bool)> {
-        let LogWriterOptions { run, shard, .. } = self.options;
+        let WalWriterOptions { run, shard, .. } = self.options;
         let id = SegmentId { run, shard, kind: Kind::Points, number: self.next_points };
         let wanted = FileName::Segment(id);
         if prepared.name == wanted || self.next_points == 1 {
@@ -404,8 +404,8 @@ mod tests {
     /// A log with its writer thread.
     struct Node {
         log: Log,
-        errands: Producer<LogErrand>,
-        answers: Consumer<LogAnswer>,
+        requests: Producer<WalRequest>,
+        answers: Consumer<WalResponse>,
         thread: JoinHandle<io::Result<()>>,
         mark: Mark,
     }
@@ -439,9 +439,9 @@ mod tests {
                 boot_id: BootId::default(),
             });
             assert!(inherited == 0 || run_number > 1);
-            let (errands, from) = RingBuffer::new(4);
+            let (requests, from) = RingBuffer::new(4);
             let (to, answers) = RingBuffer::new(4);
-            let options = LogWriterOptions {
+            let options = WalWriterOptions {
                 run: run_number,
                 shard: 0,
                 segment_bytes: u64::from(SEGMENT_BYTES),
@@ -453,11 +453,11 @@ mod tests {
                 let (bell, _ear) = doorbell().unwrap();
                 run(&path, options, from, to, &bell)
             });
-            Node { log, errands, answers, thread, mark: Mark::default() }
+            Node { log, requests, answers, thread, mark: Mark::default() }
         }
 
-        fn ask(&mut self, errand: LogErrand) -> LogAnswer {
-            self.errands.push(errand).unwrap();
+        fn ask(&mut self, request: WalRequest) -> WalResponse {
+            self.requests.push(request).unwrap();
             self.thread.thread().unpark();
             let deadline = Instant::now() + Duration::from_secs(30);
             loop {
@@ -479,9 +479,9 @@ mod tests {
         fn commit(&mut self, now: Instant) -> bool {
             let Some(commit) = self.log.take_commit(now, 1) else { return false };
             let before = self.log.counters().commits;
-            match self.ask(LogErrand::Commit(commit)) {
-                LogAnswer::Committed(commit) => self.log.committed(commit, now),
-                LogAnswer::Retired(id, _) => panic!("{id} was not to be retired"),
+            match self.ask(WalRequest::Commit(commit)) {
+                WalResponse::Committed(commit) => self.log.committed(commit, now),
+                WalResponse::Retired(id, _) => panic!("{id} was not to be retired"),
             }
             self.log.counters().commits > before
         }
@@ -491,15 +491,15 @@ mod tests {
             self.log.checkpoint_done(true);
             assert!(self.commit(Instant::now()), "a frame tells what is retired");
             while let Some(id) = self.log.take_retired() {
-                match self.ask(LogErrand::Retire(id)) {
-                    LogAnswer::Retired(gone, is_ok) => self.log.retired(gone, is_ok),
-                    LogAnswer::Committed(_) => panic!("nothing was to be committed"),
+                match self.ask(WalRequest::Retire(id)) {
+                    WalResponse::Retired(gone, is_ok) => self.log.retired(gone, is_ok),
+                    WalResponse::Committed(_) => panic!("nothing was to be committed"),
                 }
             }
         }
 
         fn stop(self) {
-            drop(self.errands);
+            drop(self.requests);
             self.thread.thread().unpark();
             self.thread.join().unwrap().unwrap();
         }
@@ -580,14 +580,14 @@ mod tests {
         let path = place("early");
         std::fs::create_dir_all(&path).unwrap();
         for run in 1..=5 {
-            let options = LogWriterOptions {
+            let options = WalWriterOptions {
                 run,
                 shard: 0,
                 segment_bytes: u64::from(SEGMENT_BYTES),
                 durability: Durability::Process,
                 spares: file_names(&path),
             };
-            let mut writer = LogWriter::open(&path, options).unwrap();
+            let mut writer = WalWriter::open(&path, options).unwrap();
             while writer.prepare().unwrap() {}
             let files = file_names(&path);
             assert!(matches!(files[..], [FileName::Spare { .. }]), "run {run}: {files:?}");

@@ -1,4 +1,4 @@
-//! The log writer on a simulated disk: the protocol of `tasks/log_writer`, file after file.
+//! The WAL writer on a simulated disk: the protocol of `tasks/wal_writer`, file after file.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
@@ -31,7 +31,7 @@ pub(crate) enum Late {
 
 /// One shard's.
 #[derive(Debug)]
-pub(crate) struct LogWriter {
+pub(crate) struct WalWriter {
     run: u64,
     shard: u16,
     segment_bytes: usize,
@@ -46,7 +46,7 @@ pub(crate) struct LogWriter {
     open: Vec<SegmentId>,
 }
 
-impl LogWriter {
+impl WalWriter {
     pub(crate) fn new(
         (run, shard): (u64, u16),
         segment_bytes: u32,
@@ -54,12 +54,12 @@ impl LogWriter {
         wrongs: Wrongs,
         mut spares: Vec<String>,
         disk: &mut SimulatedDisk,
-    ) -> LogWriter {
+    ) -> WalWriter {
         while spares.len() > SPARES_MAX {
             let spare = spares.pop().expect("there are some");
             let _ = disk.remove(&spare);
         }
-        LogWriter {
+        WalWriter {
             run,
             shard,
             segment_bytes: segment_bytes as usize,
