@@ -63,7 +63,7 @@ pub const REQUEST_SMALL_BYTES: usize = 16 << 10;
 /// Names whose points are looked for at once: other tasks of the core have their turn after each
 /// such slice of some 100 us. They have at most as many owners.
 pub const QUESTION_NAMES_MAX: usize = 128;
-const _: () = assert!(QUESTION_NAMES_MAX <= QUESTIONS_MAX, "one slice's questions may be open");
+const _: () = assert!(QUESTION_NAMES_MAX <= REQUESTS_MAX, "one slice's questions may be open");
 
 /// Points that one core sends another in one answer, in bytes, unless it has been granted more; an
 /// answer that is full ends before the next metric, for which is asked again. The answers to one
@@ -114,7 +114,7 @@ pub const REQUEST_TURN_STALL: Duration = Duration::from_millis(250);
 pub const REPLY_BYTES_MAX: u32 = 64 << 20;
 
 /// Open questions from one core to another. A further one waits.
-pub const QUESTIONS_MAX: usize = 256;
+pub const REQUESTS_MAX: usize = 256;
 
 /// Memory for the batches of one core to all others, in bytes; shared out among the links.
 pub const LINKS_BYTES: usize = 8 << 20;

@@ -42,7 +42,7 @@ use sizes::Sizes;
 use take_over::Predecessor;
 
 /// Orders queued for one core at most.
-const ORDERS_MAX: usize = 16;
+const COMMANDS_MAX: usize = 16;
 
 /// Signals that the main thread handles. SIGUSR1 drains; SIGUSR2 is go-carbon's dump and stop.
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGUSR2, SIGUSR1, SIGHUP];
@@ -99,7 +99,7 @@ pub fn serve(config: &Config, notices: &[Notice], takes_over: bool) -> ExitCode 
     let (cores, admin_lines) = start_cores(config, &sizes, &rules, sockets, &sender, log.as_mut());
     let mut node = Node { cores, reports, log, lock, released_count: 0 };
     node.recover();
-    node.order_all(|| CoreCommand::Serve);
+    node.command_all(|| CoreCommand::Serve);
     let mut early = None;
     // A signal may come while some cores receive already.
     node.wait_for_all(&CoreEvent::Ready, |signal| early = early.or(Some(signal)));
@@ -166,13 +166,13 @@ fn start_cores(
     sender: &Sender<CoreEvent>,
     mut log: Option<&mut NodeLog>,
 ) -> Lines {
-    let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::QUESTIONS_MAX)
+    let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::REQUESTS_MAX)
         .unwrap_or_else(|error| die(Fatal::Writer, &format!("link the cores: {error}")));
     let mut cores = Vec::with_capacity(sizes.shards());
     let mut admin_lines = Vec::with_capacity(sizes.shards());
     for ((number, links), sockets) in (0u16..).zip(links).zip(sockets.per_core) {
         let bell = links.own_bell.clone();
-        let (orders, from_main) = RingBuffer::new(ORDERS_MAX);
+        let (commands, from_main) = RingBuffer::new(COMMANDS_MAX);
         let (admin_line, admin) = admin_line(bell.clone());
         admin_lines.push(admin_line);
         let plan = plan::core_plan(
@@ -182,7 +182,7 @@ fn start_cores(
             plan::Ends {
                 rules: Arc::clone(rules),
                 links,
-                orders: from_main,
+                commands: from_main,
                 reports: sender.clone(),
                 sockets,
                 log: log
@@ -195,7 +195,7 @@ fn start_cores(
         let name = format!("core-{number}");
         let handle = start_core(&name, plan.processor, move || start::run(plan))
             .unwrap_or_else(|error| die(Fatal::Writer, &format!("start core {number}: {error}")));
-        cores.push(CoreLine { orders, bell, handle });
+        cores.push(CoreLine { commands, bell, handle });
     }
     if let Some(log) = log {
         log.start_checkpoints();

@@ -29,7 +29,7 @@ use crate::wal;
 pub(crate) struct Ends {
     pub(crate) rules: Arc<Rules>,
     pub(crate) links: Links<ShardRequest, ShardResponse>,
-    pub(crate) orders: Consumer<CoreCommand>,
+    pub(crate) commands: Consumer<CoreCommand>,
     pub(crate) reports: Sender<CoreEvent>,
     pub(crate) sockets: CoreSockets,
     pub(crate) log: Option<(wal::Options, WalPlan)>,
@@ -52,7 +52,7 @@ pub(crate) fn core_plan(config: &Config, sizes: &Sizes, number: u16, ends: Ends)
         shard: ShardOptions { log: shard_log, ..shard_options(config, sizes, number, shard_count) },
         rules: ends.rules,
         links: ends.links,
-        orders: ends.orders,
+        commands: ends.commands,
         reports: ends.reports,
         listeners,
         connections_max: sizes.share_of(sizes.connections_max),

@@ -33,7 +33,7 @@ const CLOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The main thread's line to one core.
 pub(crate) struct CoreLine {
-    pub(crate) orders: Producer<CoreCommand>,
+    pub(crate) commands: Producer<CoreCommand>,
     pub(crate) bell: Doorbell,
     pub(crate) handle: CoreHandle,
 }
@@ -64,7 +64,7 @@ impl Node {
         });
         // The first core counts the lost points of all.
         let lost_points = Cell::new(recovered.lost_points);
-        self.order_all(|| CoreCommand::InheritanceRead(lost_points.take()));
+        self.command_all(|| CoreCommand::InheritanceRead(lost_points.take()));
         self.wait_for_all(&CoreEvent::Recovered, |_| std::process::exit(0));
         self.wait_for_clock(recovered.last_arrived_s);
     }
@@ -148,7 +148,7 @@ impl Node {
     fn drop_inheritance(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.is_heir()) else { return };
         if self.released_count == self.cores.len() && log.drop_inheritance() {
-            self.order_all(|| CoreCommand::InheritanceGone);
+            self.command_all(|| CoreCommand::InheritanceGone);
         }
     }
 
@@ -158,7 +158,7 @@ impl Node {
                 texts.iter().for_each(|text| log::warn!("{text}"));
                 log::info!("rules for new files read again");
                 let rules = Arc::new(rules);
-                self.order_all(|| CoreCommand::Rules(Arc::clone(&rules)));
+                self.command_all(|| CoreCommand::Rules(Arc::clone(&rules)));
             }
             Err(errors) => {
                 errors.iter().for_each(|error| log::error!("{error}"));
@@ -167,11 +167,11 @@ impl Node {
         }
     }
 
-    /// Sends every core an order. A core that has not taken the last sixteen hangs: the log says
+    /// Sends every core a command. A core that has not taken the last sixteen hangs: the log says
     /// so, and only a second signal ends such a node.
-    pub(crate) fn order_all(&mut self, order: impl Fn() -> CoreCommand) {
+    pub(crate) fn command_all(&mut self, command: impl Fn() -> CoreCommand) {
         for core in &mut self.cores {
-            if core.orders.push(order()).is_err() {
+            if core.commands.push(command()).is_err() {
                 log::warn!("a core does not respond");
             }
             core.bell.ring();

@@ -28,7 +28,7 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
     let begun = Instant::now();
     let count = node.cores.len();
     log::info!("stopping: receiving ends");
-    node.order_all(|| CoreCommand::StopReceiving);
+    node.command_all(|| CoreCommand::StopReceiving);
     let is_drain = node.log.is_none() || signal == SIGUSR1;
     let mut progress = Progress { waiting: vec![0; count], told: begun, is_drain };
     collect(&node, None, &mut progress, |report| matches!(report, CoreEvent::Quiet));
@@ -45,7 +45,7 @@ pub(crate) fn stop(mut node: Node, signal: i32, is_writing: bool) -> ExitCode {
 /// Commits every point that is not in its file to the log.
 fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
     log::info!("stopping: committing everything to the log");
-    node.order_all(|| CoreCommand::Seal);
+    node.command_all(|| CoreCommand::Seal);
     let mut total = Counters::default();
     let deadline = Instant::now() + SEAL_TIME;
     let is_sealed = collect(node, Some(deadline), &mut progress, |report| match report {
@@ -68,7 +68,7 @@ fn seal(node: &mut Node, begun: Instant, mut progress: Progress) -> ExitCode {
 /// Writes every point to its file.
 fn drain(node: &mut Node, begun: Instant, mut progress: Progress, is_writing: bool) -> ExitCode {
     log::info!("stopping: writing everything out");
-    node.order_all(|| CoreCommand::Drain);
+    node.command_all(|| CoreCommand::Drain);
     let mut unwritten = 0;
     let mut total = Counters::default();
     collect(node, None, &mut progress, |report| match report {

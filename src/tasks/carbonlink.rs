@@ -14,8 +14,8 @@ use std::io;
 use std::time::Instant;
 
 use crate::limits::{
-    QUESTIONS_MAX, READ_BYTES, REPLY_PIECE_BYTES, REQUEST_BEGINNING_BYTES, REQUEST_SMALL_BYTES,
-    REQUEST_TURN_MAX, REQUEST_TURN_STALL, SMALL_REPLY_BYTES,
+    READ_BYTES, REPLY_PIECE_BYTES, REQUEST_BEGINNING_BYTES, REQUEST_SMALL_BYTES, REQUEST_TURN_MAX,
+    REQUEST_TURN_STALL, REQUESTS_MAX, SMALL_REPLY_BYTES,
 };
 use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
@@ -359,7 +359,7 @@ async fn method_of(
     };
     let request_id =
         ask(core, owner, |request_id| ShardRequest::Metadata(request_id, name, change)).await;
-    let ShardResponse::Metadata(_, result) = core.answer_to(request_id).await else {
+    let ShardResponse::Metadata(_, result) = core.response_to(request_id).await else {
         unreachable!("a question for metadata is answered with metadata")
     };
     result
@@ -371,7 +371,7 @@ pub(crate) async fn ask(
     owner: ShardId,
     question: impl FnOnce(RequestId) -> ShardRequest,
 ) -> RequestId {
-    core.answered.until(|| core.open_questions() < QUESTIONS_MAX).await;
+    core.answered.until(|| core.open_requests() < REQUESTS_MAX).await;
     let request_id = core.new_request_id();
     links::ask(core, owner, question(request_id));
     request_id

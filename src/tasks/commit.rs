@@ -17,11 +17,11 @@ use crate::tasks::wal_handle::{ReplayFeed, WalHandle};
 use crate::tasks::wal_writer::{WalRequest, WalResponse};
 use crate::wal::Pressure;
 
-/// So much is committed without waiting for the interval: the WAL writer's cost per byte does not
-/// fall any further.
+/// This many bytes are committed without waiting for the interval: the WAL writer's cost per byte
+/// is at its lowest then.
 const COMMIT_BYTES: usize = 1 << 20;
 
-/// Least time between two checkpoints while the log is short of room, and between two looks at
+/// Least time between two checkpoints while the log is short of room, and between two checks of
 /// whether it still is.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -168,9 +168,8 @@ impl WalHandle {
     }
 }
 
-/// Sees to it that what the log has taken is committed in time. To be called when points have been
-/// taken.
-pub fn soon(core: &Core) {
+/// Schedules the commit of what the log has taken. Called after points are taken.
+pub fn schedule_commit(core: &Core) {
     let Some(keeper) = &core.log else { return };
     let shard = core.shard.borrow();
     let bytes = shard.uncommitted_bytes();
@@ -184,7 +183,7 @@ pub fn soon(core: &Core) {
     }
 }
 
-/// Takes what the WAL writer, the checkpoint thread and the main thread have left for the log.
+/// Takes the responses of the WAL writer and the checkpoint thread, and points of earlier runs.
 /// Called by the exchange task, which their doorbell wakes.
 pub fn collect(core: &Core) -> bool {
     let Some(keeper) = &core.log else { return false };
@@ -220,11 +219,11 @@ pub fn inheritance_gone(core: &Core) {
 
 /// Starts the tasks that keep the log.
 pub fn start(core: &Rc<Core>) -> [Task<()>; 2] {
-    let (committing, caring) = (Rc::clone(core), Rc::clone(core));
+    let (committing, maintaining) = (Rc::clone(core), Rc::clone(core));
     [
         spawn(async move { commit_in_time(&committing).await }),
         spawn(async move {
-            care(&caring).await;
+            maintain(&maintaining).await;
         }),
     ]
 }
@@ -240,7 +239,7 @@ async fn commit_in_time(core: &Core) {
 
 /// Logs points of old segments again when there is no other way, has checkpoints made, and tries
 /// again to give up what could not be given up.
-async fn care(core: &Core) {
+async fn maintain(core: &Core) {
     let Some(keeper) = &core.log else { return };
     let must_rewrite = || core.shard.borrow().wants_to_rewrite(Instant::now());
     let is_urgent = || keeper.wants_checkpoint(core) || must_rewrite();

@@ -28,14 +28,14 @@ use crate::tasks::wal_handle::WalHandle;
 use crate::tasks::writer::MetadataRequest;
 use crate::wire::pickle::PickleDecoder;
 
-/// What a connection speaks.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Plaintext lines.
     Lines,
     /// Pickled batches.
     Pickles,
-    /// Questions to the cache.
+    /// Queries of the cache.
     Carbonlink,
 }
 
@@ -44,27 +44,27 @@ pub enum Protocol {
 pub struct ConnectionOptions {
     /// Connections open at a time on one core; more wait in the kernel's queue.
     pub connections_max: usize,
-    /// A connection on which nothing comes for so long is closed; `None`: never.
+    /// An idle connection is closed after this time; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// A message must be complete so long after its first byte.
+    /// A message must be complete this long after its first byte.
     pub message_timeout: Duration,
     /// Longest message in bytes.
     pub message_bytes_max: usize,
 }
 
-/// Orders of the main thread.
+/// What the main thread asks of a core.
 #[derive(Debug)]
 pub enum CoreCommand {
     /// Use these rules for new files from now on.
     Rules(Arc<Rules>),
-    /// All points of earlier runs have come, but so many for this core to count as lost; report
-    /// [`CoreEvent::Recovered`].
+    /// All points of earlier runs have come, except this number of lost ones, which this core
+    /// counts; report [`CoreEvent::Recovered`].
     InheritanceRead(u64),
-    /// Take points and questions; report [`CoreEvent::Ready`].
+    /// Take points and requests; report [`CoreEvent::Ready`].
     Serve,
     /// The files of earlier runs are gone.
     InheritanceGone,
-    /// Receive no more; report [`CoreEvent::Quiet`] when everything received is with its owner.
+    /// Stop receiving; report [`CoreEvent::Quiet`] when every received point is with its owner.
     StopReceiving,
     /// Write everything out; report [`CoreEvent::Drained`].
     Drain,
@@ -79,13 +79,13 @@ pub enum CoreEvent {
     Recovered,
     /// The core receives.
     Ready,
-    /// This core needs nothing of earlier runs any more.
+    /// This core no longer needs the files of earlier runs.
     InheritanceReleased,
-    /// The core receives no more, and what it received is with its owners.
+    /// The core has stopped receiving, and what it received is with its owners.
     Quiet,
-    /// So many points of this shard are still to be written, or to be committed to the log.
+    /// This number of points of this shard still has to be written, or committed to the log.
     Draining(ShardId, u64),
-    /// Everything is written but so many points; all that the core has counted.
+    /// Everything is written except this number of points; all that the core has counted.
     Drained(u64, Box<Counters>),
     /// Everything received is in the log or in its file; all that the core has counted.
     Sealed(Box<Counters>),
@@ -93,16 +93,16 @@ pub enum CoreEvent {
     Signal(i32),
 }
 
-/// How far a core is on its way down.
+/// The stages of a core's life, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum Stage {
     /// Taking points of earlier runs.
     Recovering,
     /// Receiving.
     Running,
-    /// Taking no new connections, and of the old ones what the kernel holds.
+    /// Taking no new connections; the open ones are read until the kernel holds nothing.
     Stopping,
-    /// Taking nothing any more.
+    /// Taking nothing from receivers.
     Closed,
     /// Writing everything out.
     Draining,
@@ -120,9 +120,9 @@ pub struct Core {
     pub listening: Listening,
     /// This core's own doorbell.
     pub own_bell: Doorbell,
-    /// Orders of the main thread.
-    pub orders: RefCell<Consumer<CoreCommand>>,
-    /// Where reports to the main thread go.
+    /// Commands of the main thread.
+    pub commands: RefCell<Consumer<CoreCommand>>,
+    /// Where events for the main thread go.
     pub reports: Sender<CoreEvent>,
     /// Where all connections read into.
     pub read_buffer: RefCell<Vec<u8>>,
@@ -130,7 +130,7 @@ pub struct Core {
     pub decoder: RefCell<PickleDecoder>,
     /// Whether a message larger than the read buffer is being taken.
     pub is_decoding: Cell<bool>,
-    /// Room may have come up in the cache or a link.
+    /// The cache or a link may have room again.
     pub room: Event,
     /// A receiver has begun to wait for room, or has found some.
     pub stalled: Event,
@@ -138,11 +138,11 @@ pub struct Core {
     pub waiting_since: Cell<Option<Instant>>,
     /// There are points for other cores.
     pub outgoing: Event,
-    /// An answer has come, or a question may be asked.
+    /// A response has come, or a request may be sent.
     pub answered: Event,
     /// Large carbonlink requests are received one at a time, up to their answer.
     pub large_requests: Turns,
-    /// The answers of bulk questions are gathered one at a time.
+    /// The answers of bulk requests are gathered one at a time.
     pub bulk_questions: Turns,
     /// Memory of answers has come back, or the stage has changed.
     pub answer_room: Event,
@@ -152,21 +152,21 @@ pub struct Core {
     pub changed: Event,
     /// A batch has come back from the writer, or there is a reason to flush now.
     pub flushable: Event,
-    /// Something waits for a commit, or for other care of the log.
+    /// The log has something to commit or to maintain.
     pub loggable: Event,
     /// This core's end of its log, if there is one.
     pub log: Option<WalHandle>,
     /// Where the admin thread asks this core.
     pub admin: AdminEnd,
-    /// Small things for the writer to do beside its batches.
+    /// Requests for the writer to do beside its batches.
     pub metadata_requests: RefCell<VecDeque<MetadataRequest>>,
-    /// How far this core is on its way down.
+    /// The stage of this core's life.
     pub stage: Cell<Stage>,
     /// The UDP socket's descriptor, for its drop counter.
     pub datagrams: Cell<Option<RawFd>>,
     connections_max: usize,
     next_request_id: Cell<u64>,
-    answers: RefCell<HashMap<RequestId, Option<ShardResponse>>>,
+    responses: RefCell<HashMap<RequestId, Option<ShardResponse>>>,
     open: RefCell<HashMap<u64, RawFd>>,
     connections: [Cell<u64>; 3],
 }
@@ -181,9 +181,9 @@ pub struct CoreParts {
     pub listening: Listening,
     /// This core's own doorbell.
     pub own_bell: Doorbell,
-    /// Orders of the main thread.
-    pub orders: Consumer<CoreCommand>,
-    /// Where reports to the main thread go.
+    /// Commands of the main thread.
+    pub commands: Consumer<CoreCommand>,
+    /// Where events for the main thread go.
     pub reports: Sender<CoreEvent>,
     /// Connections of all kinds that may be open.
     pub connections_max: usize,
@@ -201,7 +201,7 @@ impl Core {
             peers: RefCell::new(parts.peers),
             listening: parts.listening,
             own_bell: parts.own_bell,
-            orders: RefCell::new(parts.orders),
+            commands: RefCell::new(parts.commands),
             reports: parts.reports,
             read_buffer: RefCell::new(vec![0; READ_BYTES]),
             decoder: RefCell::new(PickleDecoder::new()),
@@ -225,7 +225,7 @@ impl Core {
             datagrams: Cell::new(None),
             connections_max: parts.connections_max,
             next_request_id: Cell::new(0),
-            answers: RefCell::new(HashMap::new()),
+            responses: RefCell::new(HashMap::new()),
             open: RefCell::new(HashMap::new()),
             connections: Default::default(),
         }
@@ -247,9 +247,8 @@ impl Core {
         since.elapsed()
     }
 
-    /// Reads what a connection brings, as soon as there is room for it then, and not when the
-    /// core's turn is over: all connections of a core may be waiting, and what they bring together
-    /// would fit nowhere, and would hold up the core for as long as it takes to take it.
+    /// Reads what a connection brings, when there is room and the core's turn is not over. Waking
+    /// all connections at once would overrun the buffers and stall the core.
     pub async fn read(&self, stream: &mut Stream, timeout: Option<Duration>) -> io::Result<usize> {
         let is_its_turn = Cell::new(false);
         loop {
@@ -266,7 +265,7 @@ impl Core {
         }
     }
 
-    /// Memory may have come free outside of a finished write: whoever waits for it looks again.
+    /// Memory may have come free outside of a finished write: receivers that wait look again.
     pub fn memory_freed(&self) {
         if self.shard.borrow().was_full() {
             self.room.notify();
@@ -279,46 +278,46 @@ impl Core {
         self.stage.get() >= Stage::Closed
     }
 
-    /// Tells the shard the time and lends it for one call.
+    /// Sets the shard's time and borrows the shard for one call.
     pub fn with_shard<T>(&self, call: impl FnOnce(&mut Shard) -> T) -> T {
         let mut shard = self.shard.borrow_mut();
         shard.set_time(clock::now_s());
         call(&mut shard)
     }
 
-    /// A request_id whose answer can be waited for with [`Core::answer_to`].
+    /// A request_id whose answer can be waited for with [`Core::response_to`].
     pub fn new_request_id(&self) -> RequestId {
         let request_id = RequestId(self.next_request_id.get());
         self.next_request_id.set(request_id.0 + 1);
-        self.answers.borrow_mut().insert(request_id, None);
+        self.responses.borrow_mut().insert(request_id, None);
         request_id
     }
 
-    /// Keeps an answer for the task that waits for it.
-    pub fn keep_answer(&self, answer: ShardResponse) {
+    /// Keeps a response for the task that waits for it.
+    pub fn keep_response(&self, answer: ShardResponse) {
         let waited_for =
-            self.answers.borrow_mut().insert(answer.request_id(), Some(answer)).is_some();
-        assert!(waited_for, "an answer came to a question that was not asked");
+            self.responses.borrow_mut().insert(answer.request_id(), Some(answer)).is_some();
+        assert!(waited_for, "an answer came to a request that was not asked");
         self.answered.notify();
     }
 
     /// Waits for the answer to a request_id.
-    pub async fn answer_to(&self, request_id: RequestId) -> ShardResponse {
+    pub async fn response_to(&self, request_id: RequestId) -> ShardResponse {
         let mut answer = None;
         self.answered
             .until(|| {
-                answer = self.answers.borrow_mut().get_mut(&request_id).and_then(Option::take);
+                answer = self.responses.borrow_mut().get_mut(&request_id).and_then(Option::take);
                 answer.is_some()
             })
             .await;
-        self.answers.borrow_mut().remove(&request_id);
+        self.responses.borrow_mut().remove(&request_id);
         self.answered.notify();
         answer.expect("waited until there was one")
     }
 
-    /// Questions asked and not answered yet.
-    pub fn open_questions(&self) -> usize {
-        self.answers.borrow().len()
+    /// Requests that have no response yet.
+    pub fn open_requests(&self) -> usize {
+        self.responses.borrow().len()
     }
 
     /// Counts a connection in for as long as the returned guard lives.
@@ -334,7 +333,7 @@ impl Core {
         Registration { core: Rc::clone(self), request_id, protocol }
     }
 
-    /// Whether one more connection that speaks this may be accepted.
+    /// Whether one more connection of this protocol may be accepted.
     pub fn may_accept(&self, protocol: Protocol, options: ConnectionOptions) -> bool {
         let of_kind = self.connections[protocol as usize].get();
         of_kind < options.connections_max as u64 && self.connection_count() < self.connections_max
@@ -373,7 +372,7 @@ impl Core {
         (counters, gauges)
     }
 
-    /// Tells the main thread something; it may be gone already.
+    /// Sends an event to the main thread, which may have ended.
     pub fn report(&self, report: CoreEvent) {
         let _ = self.reports.send(report);
     }

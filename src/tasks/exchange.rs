@@ -1,7 +1,7 @@
 //! The core's loop: takes what other threads leave for this core.
 //!
 //! One task per core empties all links whenever the doorbell rings: batches of points for this
-//! shard, buffers coming back, questions, answers, orders of the main thread. Accepting a batch
+//! shard, buffers coming back, requests, answers, commands of the main thread. Accepting a batch
 //! never waits for room in another link.
 
 use std::rc::Rc;
@@ -25,16 +25,16 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
             let mut found = writer.collect(&core);
             found |= commit::collect(&core);
             found |= admin::collect(&core);
-            found |= take_orders(&core);
+            found |= take_commands(&core);
             found |= take_spent(&core);
             found |= take_batch(&core);
-            found |= take_questions(&core);
-            found |= take_answers(&core);
+            found |= take_requests(&core);
+            found |= take_responses(&core);
             if found {
                 if !core.shard.borrow_mut().must_wait() {
                     core.room.notify();
                 }
-                commit::soon(&core);
+                commit::schedule_commit(&core);
                 core.loggable.notify();
                 yield_now().await;
             } else {
@@ -44,11 +44,11 @@ pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
     })
 }
 
-fn take_orders(core: &Core) -> bool {
+fn take_commands(core: &Core) -> bool {
     let mut found = false;
-    while let Ok(order) = core.orders.borrow_mut().pop() {
+    while let Ok(command) = core.commands.borrow_mut().pop() {
         found = true;
-        match order {
+        match command {
             CoreCommand::Rules(rules) => core.shard.borrow_mut().set_rules(rules),
             CoreCommand::InheritanceRead(lost_points) => {
                 let mut shard = core.shard.borrow_mut();
@@ -138,18 +138,18 @@ fn take_batch(core: &Core) -> bool {
 
 /// Answers with what the shard has. Batches that wait in its links are some milliseconds old, as
 /// long as the shard is not full, and taking them first made the slowest answers slower by half.
-fn take_questions(core: &Core) -> bool {
+fn take_requests(core: &Core) -> bool {
     let mut found = false;
     let count = core.peers.borrow().len();
     for number in 0..count {
         loop {
-            let question = match &mut core.peers.borrow_mut()[number] {
+            let request = match &mut core.peers.borrow_mut()[number] {
                 Some(peer) => peer.ask_rx.pop(),
                 None => break,
             };
-            let Ok(question) = question else { break };
+            let Ok(request) = request else { break };
             let asker = ShardId(u16::try_from(number).expect("shards are numbered in 16 bits"));
-            if let Some(request) = answer_here(core, Some(asker), question) {
+            if let Some(request) = answer_here(core, Some(asker), request) {
                 core.metadata_requests.borrow_mut().push_back(request);
             }
             found = true;
@@ -158,7 +158,7 @@ fn take_questions(core: &Core) -> bool {
     found
 }
 
-fn take_answers(core: &Core) -> bool {
+fn take_responses(core: &Core) -> bool {
     let mut answers = Vec::new();
     for peer in core.peers.borrow_mut().iter_mut().flatten() {
         while let Ok(answer) = peer.answer_rx.pop() {
@@ -167,7 +167,7 @@ fn take_answers(core: &Core) -> bool {
     }
     let found = !answers.is_empty();
     for answer in answers {
-        core.keep_answer(answer);
+        core.keep_response(answer);
     }
     found
 }
@@ -175,7 +175,7 @@ fn take_answers(core: &Core) -> bool {
 /// Whether another look at the links would find something to do.
 fn something_waits(core: &Core, writer: &Writer) -> bool {
     let has_answers = writer.has_finished() || commit::has_answers(core);
-    if has_answers || admin::has_question(core) || !core.orders.borrow().is_empty() {
+    if has_answers || admin::has_question(core) || !core.commands.borrow().is_empty() {
         return true;
     }
     let takes_batches = !is_held_back(core, &mut core.shard.borrow_mut());

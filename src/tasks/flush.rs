@@ -87,7 +87,7 @@ impl Writer {
         }
         if found {
             // The log says what is written, and updates may wait for a checkpoint.
-            commit::soon(core);
+            commit::schedule_commit(core);
             core.flushable.notify();
         }
         found

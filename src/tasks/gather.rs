@@ -8,7 +8,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::limits::{
-    ANSWER_CHUNK_BYTES, ANSWER_PAGE_BYTES, QUESTION_NAMES_MAX, QUESTIONS_MAX, REPLY_PIECE_BYTES,
+    ANSWER_CHUNK_BYTES, ANSWER_PAGE_BYTES, QUESTION_NAMES_MAX, REPLY_PIECE_BYTES, REQUESTS_MAX,
     SMALL_ANSWER_BYTES, SMALL_REPLY_BYTES,
 };
 use crate::metric::owner::ShardId;
@@ -253,7 +253,7 @@ async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) ->
     // All request_ids at once: a task that held some and waited for more could wait for others that do
     // the same.
     let count = questions.len();
-    core.answered.until(|| core.open_questions() + count <= QUESTIONS_MAX).await;
+    core.answered.until(|| core.open_requests() + count <= REQUESTS_MAX).await;
     let mut request_ids = Vec::with_capacity(count);
     for (owner, names, bytes_max) in questions {
         let request_id = core.new_request_id();
@@ -262,7 +262,7 @@ async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) ->
     }
     let mut pages = Vec::with_capacity(count);
     for request_id in request_ids {
-        let ShardResponse::Points(_, page) = core.answer_to(request_id).await else {
+        let ShardResponse::Points(_, page) = core.response_to(request_id).await else {
             unreachable!("a question for points is answered with points")
         };
         pages.push(page);

@@ -1,4 +1,4 @@
-//! What this core sends to the others: batches of points, questions and answers.
+//! What this core sends to the others: batches of points, requests and answers.
 //!
 //! A answer always has a place in its ring, so no core ever waits for another one in here. The
 //! other ends of the links are emptied by `exchange`.
@@ -20,7 +20,7 @@ const BATCH_AGE_MAX: Duration = Duration::from_millis(2);
 /// Sends full batches at once, and has the rest sent when its points have waited long enough. To be
 /// called when a receiver has taken points.
 pub fn send_soon(core: &Core) {
-    commit::soon(core);
+    commit::schedule_commit(core);
     let mut shard = core.shard.borrow_mut();
     let (has_ready, has_unsent) = (shard.outbox().has_ready(), shard.outbox().has_unsent());
     drop(shard);
@@ -67,42 +67,42 @@ pub fn send(core: &Core, also_open: bool) {
 }
 
 /// Asks a shard; the answer is kept in the core. The caller has made sure that no more than
-/// `QUESTIONS_MAX` questions are open. Points that wait to be sent are sent first, but the
+/// `REQUESTS_MAX` requests are open. Points that wait to be sent are sent first, but the
 /// answer does not wait for them.
-pub fn ask(core: &Core, owner: ShardId, question: ShardRequest) {
+pub fn ask(core: &Core, owner: ShardId, request: ShardRequest) {
     let is_own = core.shard.borrow().id() == owner;
     if is_own {
-        if let Some(request) = answer_here(core, None, question) {
+        if let Some(request) = answer_here(core, None, request) {
             core.metadata_requests.borrow_mut().push_back(request);
             core.own_bell.ring();
         }
         // It may have been points: the node's own.
-        commit::soon(core);
+        commit::schedule_commit(core);
         return;
     }
     send(core, true);
     let mut peers = core.peers.borrow_mut();
     let peer = peers[owner.index()].as_mut().expect("every other shard is a peer");
-    peer.ask_tx.push(question).expect("no more questions are open than the ring has places");
+    peer.ask_tx.push(request).expect("no more requests are open than the ring has places");
     peer.bell.ring();
 }
 
 /// Sends an answer to the core that asked.
 pub fn reply(core: &Core, asker: Option<ShardId>, answer: ShardResponse) {
-    let Some(asker) = asker else { return core.keep_answer(answer) };
+    let Some(asker) = asker else { return core.keep_response(answer) };
     let mut peers = core.peers.borrow_mut();
     let peer = peers[asker.index()].as_mut().expect("every other shard is a peer");
     peer.answer_tx.push(answer).expect("no more answers are owed than the ring has places");
     peer.bell.ring();
 }
 
-/// Answers a question at once, or says what the writer must do for it.
+/// Answers a request at once, or says what the writer must do for it.
 pub(crate) fn answer_here(
     core: &Core,
     asker: Option<ShardId>,
-    question: ShardRequest,
+    request: ShardRequest,
 ) -> Option<MetadataRequest> {
-    let answer = match question {
+    let answer = match request {
         ShardRequest::Points(request_id, names, bytes_max) => {
             ShardResponse::Points(request_id, core.shard.borrow().page_of(&names, bytes_max))
         }

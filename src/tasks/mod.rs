@@ -8,7 +8,7 @@
 //! - *carbonlink*: the same for queries. `gather` finds the points, `answer_memory` takes the
 //!   memory for them, `reply` writes them out.
 //! - *exchange*: one task; empties everything other threads leave for this core: batches,
-//!   questions, answers, finished writes, orders of the main thread.
+//!   questions, answers, finished writes, commands of the main thread.
 //! - *links*: one task; sends points to their owners, and questions and answers.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
@@ -19,7 +19,7 @@
 //! - *log limit*: no task; keeps the node's log readable while a disk fails.
 //! - *checkpoint*: one thread for the node; syncs the file system with the Whisper files.
 //! - *report*: on the first core only; publishes the node's statistics.
-//! - *room*: one task; tells the operator when senders are kept waiting for long.
+//! - *stall*: one task; tells the operator when senders have waited for long.
 //! - *admin*: one thread for the node; does what an operator asks over the admin socket.
 //! - *recovery*: the main thread, before anything is received; reads the logs of earlier runs.
 //!
@@ -46,7 +46,7 @@ pub mod receive_udp;
 pub mod recovery;
 mod reply;
 pub mod report;
-pub mod room;
+pub mod stall;
 pub mod start;
 pub mod wal_handle;
 pub mod wal_writer;

@@ -58,7 +58,7 @@ async fn gather(core: &Core, shard_count: u16) -> (Counters, Gauges) {
     let mut gauges = Gauges::default();
     for shard in 0..shard_count {
         let request_id = ask(core, ShardId(shard), ShardRequest::Stats).await;
-        let ShardResponse::Stats(_, stats) = core.answer_to(request_id).await else {
+        let ShardResponse::Stats(_, stats) = core.response_to(request_id).await else {
             unreachable!("a question for statistics is answered with statistics")
         };
         counters.add(&stats.0);
@@ -82,7 +82,7 @@ async fn store(core: &Core, options: &ReportOptions, report: &Report) {
         if !batch.is_empty() {
             let request_id =
                 ask(core, ShardId(shard), |request_id| ShardRequest::Own(request_id, batch)).await;
-            core.answer_to(request_id).await;
+            core.response_to(request_id).await;
         }
     }
 }

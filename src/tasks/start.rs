@@ -31,7 +31,7 @@ use crate::tasks::listen::Acceptor;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::wal_handle::{WalHandle, WalPlan};
 use crate::tasks::writer::WriterOptions;
-use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, room, writer};
+use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, stall, writer};
 
 /// Connections get so long, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub struct CorePlan {
     /// Its ends of all links.
     pub links: Links<ShardRequest, ShardResponse>,
     /// Orders of the main thread.
-    pub orders: Consumer<CoreCommand>,
+    pub commands: Consumer<CoreCommand>,
     /// Where reports to the main thread go.
     pub reports: Sender<CoreEvent>,
     /// TCP listeners, and how their connections are treated.
@@ -93,7 +93,7 @@ pub async fn run(plan: CorePlan) {
         peers: plan.links.peers,
         listening: plan.links.ear.listen(),
         own_bell: plan.links.own_bell,
-        orders: plan.orders,
+        commands: plan.commands,
         reports: plan.reports,
         connections_max: plan.connections_max,
         log: plan.log.map(start_log),
@@ -120,7 +120,7 @@ pub async fn run(plan: CorePlan) {
     let acceptors: Vec<Rc<Acceptor>> = plan.listeners.into_iter().map(acceptor).collect();
     let accepting: Vec<Task<()>> =
         acceptors.iter().map(|acceptor| listen::start(&core, acceptor)).collect();
-    let watching = room::start(&core);
+    let watching = stall::start(&core);
     core.report(CoreEvent::Ready);
 
     core.changed.until(|| core.stage.get() != Stage::Running).await;

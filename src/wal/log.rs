@@ -1,6 +1,6 @@
 //! One shard's log: points in, commits out, and what has become of them back in.
 //!
-//! Nothing here waits, reads a clock or touches a file. A commit carries everything gathered since
+//! Nothing here waits, reads a clock or touches a file. A commit has everything gathered since
 //! the one before it, and there is one at a time: the order on disk is the order of arrival. What
 //! a commit carries stays in memory until it has succeeded. When a write fails, its file is never
 //! written to again, and the same frames go to a new file under new headers: the next segment, or,
@@ -36,11 +36,11 @@ struct Stream {
     kind: Kind,
     /// Gathers.
     open: Buffer,
-    /// Its stand-in, between two commits.
+    /// Takes its place while a commit is under way; `None` meanwhile.
     spare: Option<Buffer>,
-    /// Waits for its place, for the first time or after a failure.
+    /// Waits to be written, for the first time or after a failure.
     ready: Option<Buffer>,
-    /// The segment written to: number, dictionary, and where it goes on. None: a new one is due.
+    /// The segment that is written to; `None`: the next commit begins a new one.
     place: Option<Place>,
     /// Number of the last segment tried, and of the last that a commit succeeded in.
     last_tried: u32,
@@ -186,7 +186,7 @@ impl Log {
         }
     }
 
-    /// What it was told at its start.
+    /// The options it was made with.
     pub fn options(&self) -> &Options {
         &self.options
     }
@@ -338,15 +338,15 @@ impl Log {
         Ok(())
     }
 
-    /// The metric of this mark is forgotten: its name will be of no use any more. When that is so
-    /// with most names of a dictionary, a new one is begun.
+    /// The metric of this mark is forgotten, and its name is dead. When most names of a dictionary
+    /// are dead, a new dictionary begins.
     pub fn forget(&mut self, mark: Mark, name: &[u8]) {
         if mark.epoch == self.epoch {
             self.epoch_dead_bytes += name.len() as u64;
         }
     }
 
-    /// Receivers must wait: the commits or the flushes do not come along.
+    /// Receivers must wait: commits or flushes are too slow.
     pub fn is_full(&self) -> bool {
         let bytes = self.names.open.frames_bytes().max(self.points.open.frames_bytes());
         bytes >= self.options.buffer_bytes || self.segments.is_full()
@@ -362,16 +362,16 @@ impl Log {
         self.names.open.frames_bytes() + self.points.open.frames_bytes()
     }
 
-    /// Everything received is committed, and the log does not stand still.
+    /// Everything received is committed, and the log is not stuck.
     pub fn is_settled(&self) -> bool {
         let is_empty = |stream: &Stream| stream.open.is_empty() && stream.ready.is_none();
         let is_idle = !self.is_in_flight && is_empty(&self.names) && is_empty(&self.points);
         is_idle && !self.is_stuck() && !self.must_tell
     }
 
-    /// No point waits for its file, and the log is full of names: commits that failed have left
-    /// them in many files. Nobody may send before these go, so a new dictionary begins without a
-    /// name, and a segment of points without a point, after which the old ones are not needed.
+    /// No point waits for its file, and names fill the log: failed commits have left them in many
+    /// files. Receivers wait until these go. So a new dictionary begins without a name, and a new
+    /// segment without a point; then the old files are not needed.
     fn is_stuck(&self) -> bool {
         let is_old =
             self.segments.names_files(self.epoch) > 0 || self.segments.is_before_epoch(self.epoch);
@@ -625,9 +625,9 @@ impl Log {
         self.rewritten_record <= self.committed_record
     }
 
-    /// The sync has ended. After a failure nobody knows which confirmed points are on disk, and a
-    /// later success would not tell: no segment of this run is ever given up again, and the
-    /// process should end, loudly, so that the next one replays them.
+    /// The sync has ended. After a failure the confirmed points may be on disk or not, and a later
+    /// success does not tell. So no segment of this run is given up after it, and the process
+    /// should end, loudly: the next one replays them.
     pub fn checkpoint_done(&mut self, is_ok: bool) {
         self.counters.failed_checkpoints += u64::from(!is_ok);
         self.segments.checkpoint_done(is_ok);
@@ -652,8 +652,8 @@ impl Log {
         self.segments.inheritance_read(now);
     }
 
-    /// This shard needs nothing of earlier runs any more. When all shards say so, their files are
-    /// deleted, the oldest first, and the directory is synced.
+    /// This shard no longer needs the files of earlier runs. When all shards say so, these files
+    /// are deleted, the oldest first, and the directory is synced.
     pub fn is_inheritance_released(&self) -> bool {
         // Notes that points of earlier runs are written, or logged again, count when a frame says
         // that the files were synced.
@@ -706,7 +706,7 @@ impl Log {
     }
 }
 
-/// How long to wait after so many failures in a row.
+/// How long to wait after this number of failures in a row.
 fn retry_time(failures_before: u32) -> Duration {
     match failures_before.checked_sub(1) {
         None => Duration::ZERO,

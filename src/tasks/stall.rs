@@ -1,8 +1,8 @@
-//! Tells the operator when senders are kept waiting for long, and by what.
+//! Tells the operator when senders have waited for long, and for what.
 //!
-//! Moments of waiting are how a core keeps up, and are only counted. When nobody could send for
-//! seconds something is wrong with a disk, or a limit is too small; then there is a line in the log
-//! of the node, one more when it is over, and no more of both within a minute.
+//! Short waits are normal back-pressure, and are only counted. When all senders wait for seconds, a
+//! disk is in trouble or a limit is too small. Then the node's log gets a line, and another one at
+//! the end, at most once a minute.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::sys::executor::{Task, sleep, spawn};
 use crate::tasks::core::Core;
 
-/// Nobody could send for so long before it is told.
+/// Receivers wait this long before the log says so.
 const WAIT_MIN: Duration = Duration::from_secs(2);
 
-/// Least time between two tellings.
+/// Least time between two such lines.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts watching a core's receivers.
