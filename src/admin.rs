@@ -15,7 +15,7 @@ const EXIT_UNAVAILABLE: u8 = 69;
 /// Exit status when the node refuses, or goes away before it is done: EX_TEMPFAIL.
 const EXIT_REFUSED: u8 = 75;
 
-/// A node that says nothing for so long hangs, or serves others: it tells its progress every
+/// A node that is silent for this long hangs, or serves others: it tells its progress every
 /// second.
 const TIMEOUT: Duration = Duration::from_mins(1);
 

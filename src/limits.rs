@@ -32,7 +32,7 @@ pub const GLOB_ALTERNATIVES_MAX: usize = 4_096;
 
 /// Most bytes that are written while braces are expanded: eight times the longest pattern. It
 /// bounds the memory and the time of reading a pattern; a pattern that needs more is refused.
-/// Matching takes at most so many steps for each byte of a name.
+/// Matching takes at most this many steps for each byte of a name.
 pub const GLOB_EXPANDED_BYTES_MAX: usize = 256 << 10;
 
 /// Longest accepted line in bytes, without its LF; carbon's limit. A longer line closes its
@@ -88,22 +88,22 @@ const _: () = assert!(SMALL_REPLY_BYTES > 2 * NAME_BYTES_MAX + 1_024, "an error 
 /// reply is written. Memory of this size goes back to the system, see [`crate::sys::heap`].
 pub const ANSWER_CHUNK_BYTES: usize = 256 << 10;
 
-/// An answer waits so long for others that hold its share of the memory; then the question is
+/// An answer waits this long for others that hold its share of the memory; then the question is
 /// refused with an error that says so, and counted.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A client that takes nothing of its answer for so long is gone: its connection is closed.
+/// A client that reads nothing of its answer for this long is gone: its connection is closed.
 pub const REPLY_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// The same when other answers wait for the memory that this one holds, or the node stops. A client
 /// that works takes something all the time.
 pub const REPLY_STALL_CONTENDED: Duration = Duration::from_secs(1);
 
-/// A client that has not taken the whole of its answer after so long is closed too, however it
+/// A client that has not read the whole answer after this time is closed too, however it
 /// takes it: 64 MiB, at 256 KiB a second, have come by then.
 pub const REPLY_TIME_MAX: Duration = Duration::from_secs(256);
 
-/// A large request is waited for so long in all, and so long without a byte, while others wait for
+/// Longest time for a large request, and longest time without a byte of it, while others wait for
 /// their turn. Then the next one has its turn.
 pub const REQUEST_TURN_MAX: Duration = Duration::from_secs(2);
 /// See [`REQUEST_TURN_MAX`].

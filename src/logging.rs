@@ -1,5 +1,5 @@
 //! The node's log: one line an event, `LEVEL message key=value`, with the time in front unless
-//! journald keeps it. Repetitions are held back by whoever logs; the data path counts instead.
+//! journald keeps it. Callers hold repetitions back; the data path counts instead.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -66,7 +66,7 @@ impl Log for NodeLog {
         }
         line.push_str(&format!("{} {}\n", record.level(), printable(&record.args().to_string())));
         let Ok(mut sink) = self.sink.lock() else { return };
-        // A log that cannot be written has nobody to be told.
+        // There is no other place to report a log that cannot be written.
         let _ = match &mut *sink {
             Sink::Stderr => io::stderr().write_all(line.as_bytes()),
             Sink::Stdout => io::stdout().write_all(line.as_bytes()),

@@ -9,7 +9,7 @@
 //!   way its points sit in the entry's *writing* chain and new ones gather in *waiting*.
 //! - Inserting a point of a known metric allocates nothing once its blocks exist.
 //! - A chain with points that are in the log holds the segment that the oldest of them is in, or an
-//!   older one. What is held anew and what is released, the shard is told and passes on.
+//!   older one. The cache returns what is held anew and what is released; the shard tells the log.
 //!
 //! Points come from `shard::ingest`; `shard::flush` takes them and confirms or restores them.
 //!

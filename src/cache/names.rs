@@ -105,7 +105,7 @@ impl Names {
         NameAt { chunk: self.open, offset, len }
     }
 
-    /// Forgets a name. Its place is not to be used any more.
+    /// Forgets a name. Its place must not be used after this.
     pub(crate) fn forget(&mut self, at: NameAt) {
         let chunk = self.chunks[at.chunk as usize].as_mut();
         let chunk = chunk.expect("a chunk with a name has memory");
@@ -136,7 +136,7 @@ impl Names {
         Some(Emptied { number, chunk, end: filling.end })
     }
 
-    /// No name is in the chunk any more.
+    /// The chunk has no name left.
     pub(crate) fn end_emptied(&mut self, emptied: Emptied) {
         self.vacant.push(emptied.number);
     }

@@ -8,7 +8,7 @@
 //!
 //! The order is made by a sample sort, in slices, so that a million metrics never hold up the core:
 //! one pass over the entries samples their keys, one counts them into buckets between sampled keys,
-//! one puts them there. A bucket is sorted when the sweep reaches it, unless so many metrics share
+//! one puts them there. A bucket is sorted when the sweep reaches it, unless too many metrics share
 //! it that their keys must be nearly all equal. `Noop` needs none of this: it walks the entries as
 //! they lie.
 
@@ -80,7 +80,7 @@ pub struct FlushOrder {
     end: u32,
     /// Sampled keys; sorted and thinned out, they are the first keys of the buckets but one.
     samples: Vec<u64>,
-    /// Every so many waiting metrics one is sampled, on average.
+    /// On average one of this many waiting metrics is sampled.
     stride: u32,
     /// A sequence of numbers that meets no pattern of metrics: Knuth's and Lewis's.
     noise: u32,
@@ -91,7 +91,7 @@ pub struct FlushOrder {
     bucket_ends: Vec<u32>,
     /// The bucket that is handed out next.
     bucket: usize,
-    /// Entry numbers in their places; `u32::MAX` where a counted metric has no points any more.
+    /// Entry numbers in their places; `u32::MAX` where a counted metric has no points left.
     queue: Vec<u32>,
     sort_buffer: Vec<(u64, u32)>,
 }
@@ -175,7 +175,7 @@ impl FlushOrder {
             return NextFlush::Busy;
         }
         self.phase = Phase::Idle;
-        // Between sweeps nobody needs it, and it takes four bytes of every metric.
+        // It is not needed between sweeps, and it takes four bytes of every metric.
         self.queue = Vec::new();
         NextFlush::Done
     }

@@ -97,7 +97,7 @@ impl Chain {
     }
 }
 
-/// Points that are only read and freed any more.
+/// Points that are complete: they are only read and freed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrozenChain {
     head: SlotId,
@@ -148,7 +148,7 @@ impl Points {
         self.blocks.begin_period();
     }
 
-    /// Gives the memory of free blocks back, of so many chunks at most, as long as there is memory
+    /// Gives the memory of free blocks back, of `chunks_max` chunks at most, while there is memory
     /// for `keep` blocks.
     pub(crate) fn release(&mut self, keep: usize, chunks_max: usize) {
         self.blocks.shrink(keep, chunks_max);

@@ -105,7 +105,7 @@ impl<T: Default> Slab<T> {
         id
     }
 
-    /// Gives a slot back. The caller holds no reference to it any more.
+    /// Gives a slot back. The caller has dropped all references to it.
     pub(crate) fn give(&mut self, id: SlotId) {
         debug_assert!(id < self.end, "slot {id} was never taken");
         let chunk = id as usize >> CHUNK_BITS;

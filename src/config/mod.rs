@@ -162,7 +162,7 @@ pub struct Listener {
     pub max_connections: usize,
     /// Connections the kernel holds until they are accepted.
     pub backlog: u32,
-    /// A connection on which nothing arrives for so long is closed; `None` = never.
+    /// An idle connection is closed after this time; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// Most time between the beginning and the end of a message.
     pub message_timeout: Duration,

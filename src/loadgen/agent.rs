@@ -16,7 +16,7 @@ use crate::sys::{clock, cpu};
 /// Bytes changed and sent at once: they stay in the second cache between the two.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// With a rate, a batch of each agent is sent about so often.
+/// With a rate, each agent sends a batch about this often.
 const BATCHES_PER_S: f64 = 100.0;
 
 /// Longest sleep before the stop is looked at.

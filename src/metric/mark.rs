@@ -1,6 +1,6 @@
 //! How the log of a shard calls a metric.
 
-/// Kept with the metric by whoever holds its points, given and read by the log alone. The default
+/// Stored beside the points of the metric; only the log gives and reads it. The default
 /// is the mark of a metric that the log has never met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {

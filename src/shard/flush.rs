@@ -58,7 +58,7 @@ pub enum Outcome {
     TooFar,
     /// There is no file and the job did not say how to create one.
     Missing,
-    /// The file is not a Whisper file (any more) and was renamed.
+    /// The file is no Whisper file and was renamed.
     SetAside {
         /// Why it is damaged.
         reason: String,

@@ -123,7 +123,7 @@ impl Shard {
     /// without a file. Metrics whose points are with the writer are left alone.
     ///
     /// # Errors
-    /// Nothing was done, as points wait for room in the log: it is to be tried again.
+    /// Nothing was done, because points wait for room in the log: try again.
     pub fn forget_names(
         &mut self,
         names: &Names,

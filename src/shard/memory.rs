@@ -20,7 +20,7 @@ pub enum Share {
     SmallAnswers,
     /// All other answers.
     LargeAnswers,
-    /// A large request taken apart, one at a time: it is counted and stops nobody.
+    /// A large request being parsed, one at a time: it is counted, and limits no other.
     Work,
 }
 

@@ -7,8 +7,8 @@
 //! - `journal`: points go into the log; its segments are held until they are in their files.
 //! - `flush`: which file is written next, and what its outcome means.
 //! - `unsynced`: which files may be written before the next sync of all.
-//! - `new_names`: metrics without a file, or of which nobody knows yet whether they have one.
-//! - `forget`: points that are not to be written any more.
+//! - `new_names`: metrics without a file, and those whose file was not looked for yet.
+//! - `forget`: drops points that need not be written.
 //! - `series`: what is known about each metric's file.
 //! - `query`: questions and answers between cores.
 //! - `memory`: what connections hold, of unfinished messages and of unread answers.
@@ -69,7 +69,7 @@ const _: () = assert!(
     "new names that wait for hours must leave room to resume"
 );
 
-/// What a shard is told at its start.
+/// Options of a shard.
 #[derive(Debug, Clone)]
 pub struct ShardOptions {
     /// Which shard this is.

@@ -208,7 +208,7 @@ impl Shard {
         self.creations.push_front(metric);
     }
 
-    /// The metric has a file: it takes nothing of the share any more.
+    /// The metric has a file: it no longer takes anything of the share.
     pub(super) fn no_longer_new(&mut self, metric: MetricId) {
         if self.files.is_new(metric) {
             self.files.set_new_bytes(metric, 0);

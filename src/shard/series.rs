@@ -88,7 +88,7 @@ pub(crate) enum Readiness {
 
 const _: () = assert!(size_of::<FileState>() == FILE_STATE_BYTES, "it is charged as so many");
 
-/// The states grow by chunks of so many, as a power of two, and never move: doubling one table of
+/// The states grow by chunks of this size, as a power of two, and never move: doubling one table of
 /// a million would copy it at once on the core's loop. A chunk is 96 KiB.
 const CHUNK_BITS: u32 = 12;
 const CHUNK_STATES: usize = 1 << CHUNK_BITS;
@@ -341,7 +341,7 @@ impl SeriesFiles {
     }
 }
 
-/// How long a file that has failed so often before waits for its next try.
+/// How long a file waits for its next try after this number of failures.
 fn wait_s(failures: u8) -> u32 {
     match RETRY_S_MIN.checked_shl(u32::from(failures)) {
         None | Some(0) => RETRY_S_MAX,

@@ -66,12 +66,12 @@ pub(super) struct Unsynced {
 }
 
 impl Unsynced {
-    /// The first time is told: nothing of this run is written yet.
+    /// Sets the first time: nothing of this run is written yet.
     pub(super) fn begin(&mut self, now_s: u32) {
         self.near = Near { before_s: now_s, last_s: now_s };
     }
 
-    /// Nothing waits for a sync any more.
+    /// From now on nothing waits for a sync.
     pub(super) fn lift(&mut self) {
         self.is_lifted = true;
     }

@@ -72,7 +72,7 @@ pub(super) fn open_raw(directory: RawFd, path: &CStr, how: &OpenHow) -> io::Resu
 /// Makes a descriptor that io_uring opened into an owned file.
 pub fn adopt(descriptor: i32) -> File {
     assert!(descriptor >= 0, "{descriptor} is an error number, not a descriptor");
-    // SAFETY: the descriptor was returned by an open of ours and is owned by nobody else.
+    // SAFETY: the descriptor was returned by an open of ours and has no other owner.
     File::from(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

@@ -139,7 +139,7 @@ pub async fn take_turn() {
     }
 }
 
-/// Whether the core has run its tasks for so long that it should look at its sockets.
+/// Whether the core has run its tasks long enough and should look at its sockets.
 fn is_turn_over() -> bool {
     // The executor adds to the time it has run whenever it looks, and asking sets that to zero.
     let has_looked = glommio::executor().executor_stats().total_runtime() > Duration::ZERO;

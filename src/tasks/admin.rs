@@ -22,10 +22,10 @@ use crate::wire::admin::{Answer, Facts, Forget, REQUEST_BYTES_MAX, Request};
 /// waiting.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
 
-/// A core that does not answer for so long hangs.
+/// A core that does not answer for this long hangs.
 const CORE_TIME: Duration = Duration::from_secs(30);
 
-/// The client is told how far its request is so often.
+/// Time between two progress reports to the client.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Metrics whose points are with the writer, or that wait for the log's disk, are tried again so
@@ -230,7 +230,7 @@ impl Job<'_> {
         Err(told("points wait for room in the log, whose disk takes none: try again later"))
     }
 
-    /// Forgets metrics that were being written, as soon as they are not any more.
+    /// Forgets metrics that were being written, when their write has ended.
     fn forget_kept(
         &mut self,
         core: &mut CoreLine,

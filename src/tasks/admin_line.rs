@@ -24,7 +24,7 @@ pub enum Reply {
     Names(Page),
     /// What became of the metrics.
     Forgotten(Result<Forgotten, LogIsFull>),
-    /// The node stops, and does nothing of the kind any more.
+    /// The node stops and takes no more requests.
     Stopping,
 }
 

@@ -184,7 +184,7 @@ impl Client<'_> {
         let core = self.core;
         let body = &self.received[self.start + HEADER_BYTES..self.start + bytes];
         let found = find(core, body).await;
-        // The request is not needed any more, while its answer may take its time.
+        // The request is no longer needed, and its answer may take long.
         self.start += bytes;
         if self.start == self.received.len() {
             (self.received, self.start) = (Vec::new(), 0);

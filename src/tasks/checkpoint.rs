@@ -30,7 +30,7 @@ pub struct CheckpointAsker {
     pub bell: Doorbell,
 }
 
-/// Runs until nobody can ask any more. To be called on a thread of its own.
+/// Runs until all askers are gone. Call it on a thread of its own.
 pub fn run(
     mut file_systems: FileSystems,
     requests: &Receiver<Request>,

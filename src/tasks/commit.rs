@@ -48,7 +48,7 @@ impl WalHandle {
         }
     }
 
-    /// Gives up one segment that is needed no more, and says when nothing is inherited any more.
+    /// Gives up one segment that is not needed, and reports when nothing inherited is left.
     fn retire(&self, core: &Core) {
         let mut shard = core.shard.borrow_mut();
         let Some(log) = shard.log() else { return };

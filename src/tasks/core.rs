@@ -273,7 +273,7 @@ impl Core {
         }
     }
 
-    /// Whether nothing may be taken from receivers any more.
+    /// Whether receivers have ended.
     pub fn is_closed(&self) -> bool {
         self.stage.get() >= Stage::Closed
     }
@@ -285,7 +285,7 @@ impl Core {
         call(&mut shard)
     }
 
-    /// A request_id whose answer can be waited for with [`Core::response_to`].
+    /// An id for a request; [`Core::response_to`] waits for its response.
     pub fn new_request_id(&self) -> RequestId {
         let request_id = RequestId(self.next_request_id.get());
         self.next_request_id.set(request_id.0 + 1);
@@ -301,7 +301,7 @@ impl Core {
         self.answered.notify();
     }
 
-    /// Waits for the answer to a request_id.
+    /// Waits for the response to a request.
     pub async fn response_to(&self, request_id: RequestId) -> ShardResponse {
         let mut answer = None;
         self.answered

@@ -250,8 +250,7 @@ async fn ask_for_rest(
 
 /// Asks each of these shards for the points of names, and waits for all answers.
 async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) -> Vec<Page> {
-    // All request_ids at once: a task that held some and waited for more could wait for others that do
-    // the same.
+    // All ids at once: tasks that each held some and waited for more could wait for each other.
     let count = questions.len();
     core.answered.until(|| core.open_requests() + count <= REQUESTS_MAX).await;
     let mut request_ids = Vec::with_capacity(count);

@@ -12,7 +12,7 @@
 //! - *links*: one task; sends points to their owners, and questions and answers.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *writer*: a thread of its own on the same core, the only one that touches Whisper files, with
-//!   its own ring. It may block as long as the disk likes. `write_mode` decides how it goes about it.
+//!   its own ring. It may block on the disk. `write_mode` chooses how it writes.
 //! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
 //!   given up.
 //! - *WAL writer*: a thread of its own on the same core that writes the log, with its own ring.

@@ -57,7 +57,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
     core.memory_freed();
 }
 
-/// Takes everything a read brought. On an error the connection is to be closed.
+/// Takes everything a read brought. On an error the caller closes the connection.
 async fn take(
     core: &Core,
     carry: &mut Carry,
@@ -97,7 +97,7 @@ pub(crate) struct Carry {
     accounted_bytes: usize,
 }
 
-/// A message is longer than allowed: its connection is to be closed.
+/// A message is longer than allowed: the caller closes its connection.
 #[derive(Debug)]
 pub(crate) struct MessageTooLong;
 

@@ -52,7 +52,7 @@ pub async fn receive(core: &Core, mut stream: Stream, options: ConnectionOptions
     core.memory_freed();
 }
 
-/// Takes what a read brought. On an error the connection is to be closed.
+/// Takes what a read brought. On an error the caller closes the connection.
 fn take(core: &Core, carry: &mut Vec<u8>, count: usize) -> Result<(), LineTooLong> {
     let buffer = core.read_buffer.borrow();
     let carried = carry.len();
@@ -69,7 +69,7 @@ fn take(core: &Core, carry: &mut Vec<u8>, count: usize) -> Result<(), LineTooLon
     })
 }
 
-/// A line is longer than allowed, or than there is memory for: its connection is to be closed.
+/// A line is longer than allowed, or than memory allows: the caller closes its connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineTooLong;
 

@@ -50,7 +50,7 @@ pub fn start(core: &Rc<Core>, socket: Rc<RefCell<Stream>>) -> Task<()> {
     })
 }
 
-/// Takes the datagrams that the kernel still holds, for so long at most: senders may go on.
+/// Takes the datagrams that the kernel still holds, for a limited time: senders may go on.
 pub fn take_rest(core: &Core, socket: &Stream) {
     let until = Instant::now() + REST_TIME;
     let mut received = Datagrams::default();
@@ -62,7 +62,7 @@ async fn wait(core: &Core, socket: &RefCell<Stream>) -> std::io::Result<usize> {
     socket.borrow_mut().read_into(&core.read_buffer, None).await
 }
 
-/// Takes the datagrams of up to so many calls; false when there are no more.
+/// Takes the datagrams of a limited number of calls; false when there are no more.
 fn take_more(core: &Core, socket: &Stream, received: &mut Datagrams, calls_max: usize) -> bool {
     for _ in 0..calls_max {
         let count = received.receive(socket.descriptor()).unwrap_or(0);

@@ -14,7 +14,7 @@ use crate::sys::socket::Stream;
 use crate::tasks::core::{Core, Stage};
 use crate::wire::carbonlink::{POINT_BYTES_MAX, Reply};
 
-/// The connection is to be closed: the client broke the protocol, does not read, or is gone.
+/// The caller closes the connection: the client broke the protocol, does not read, or is gone.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
@@ -51,7 +51,7 @@ impl<'c> Writing<'c> {
         Ok(())
     }
 
-    /// Whether a client that has taken nothing for so long has had its time.
+    /// Whether a client that has read nothing for this long is out of time.
     fn is_over(&self, stalled: Duration) -> bool {
         let is_contended = self.core.answers_waiting.get() > 0;
         let stops = self.core.stage.get() > Stage::Running;

@@ -33,14 +33,14 @@ use crate::tasks::wal_handle::{WalHandle, WalPlan};
 use crate::tasks::writer::WriterOptions;
 use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, stall, writer};
 
-/// Connections get so long, after receiving has ended, to read what the kernel holds for them.
+/// Time for connections, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
 
 /// Before that, connections that always bring more are read for so long, looked at so often.
 const READ_ON_TIME: Duration = Duration::from_millis(300);
 const READ_ON_PAUSE: Duration = Duration::from_millis(20);
 
-/// With a log, what is with the writer at the stop gets so long to end.
+/// With a log: time at the stop for the batches that the writer has.
 const LAST_WRITE_TIME: Duration = Duration::from_millis(500);
 
 /// Then a sync of the files is waited for so long. After a loss of power the log repeats what was
@@ -75,7 +75,7 @@ pub struct CorePlan {
     pub newcomers: Option<Newcomers>,
     /// Least time between two sweeps.
     pub flush_interval: Duration,
-    /// The log; what the shard is told of it is in `shard`.
+    /// The log; the shard's options of it are in `shard`.
     pub log: Option<WalPlan>,
     /// Where the admin thread asks this core.
     pub admin: AdminEnd,

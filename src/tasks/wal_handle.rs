@@ -64,7 +64,7 @@ pub struct WalHandle {
     /// When the last checkpoint began.
     pub(super) checkpoint_begun: Cell<Instant>,
     pub(super) retire_not_before: Cell<Instant>,
-    /// The main thread does not know yet that nothing is inherited any more.
+    /// The main thread does not know yet that nothing inherited is left.
     pub(super) has_to_tell: Cell<bool>,
 }
 

@@ -4,11 +4,12 @@
 //! core. Between requests it prepares the file that will be needed next: made of its full length,
 //! written with zeros once (so that later writes change no metadata), and already under the name
 //! of the next segment of points, so that a rotation costs one write. A spare that was a segment
-//! before needs no zeros: its old frames are nobody's. The first segment of a run has no name
-//! ahead: runs that end before they have committed would each leave a file that looks like a log.
+//! before needs no zeros: stale frames have another segment's identity and are ignored. The first
+//! segment of a run is not named ahead: runs that end before they have committed would each leave
+//! a file that looks like a log.
 //!
 //! A file whose write or sync failed is never written to again. The log tries again, and for long
-//! if its disk is full: a failure a second is told, and the end of it.
+//! if its disk is full: it logs one failure a second, and the end of them.
 
 use std::io;
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! While the pages of the files are in memory, plain calls cost the least. When they are not, each
 //! plain call waits for the device alone; the ring reads what a whole batch needs at once, at twice
-//! the rate and less CPU time. Nobody tells a program which of the two holds, so it is measured: a
+//! the rate and less CPU time. A program cannot ask which of the two holds, so it measures: a
 //! plain batch in whose course the thread had to wait often was cold. The ring is then used for
 //! some batches, after which a plain one looks again; how many doubles each time it finds the files
 //! cold still. So a cold sweep spends a sixtieth of its batches looking, and a hot one after a cold

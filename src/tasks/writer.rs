@@ -409,7 +409,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Does the reads that the updates ask for now; false when none asks any more.
+    /// Does the reads that the updates ask for now; false when none asks.
     fn read(&mut self, jobs: &mut [FlushJob]) -> io::Result<bool> {
         let reading = self.slots[..jobs.len()].iter_mut().filter(|slot| slot.step == Step::Read);
         let ops = reading.flat_map(|slot| {
@@ -544,7 +544,7 @@ fn take_opened(job: &mut FlushJob, slot: &mut UpdateSlot, opened: io::Result<Fil
 /// Identifies the open file, tells of its file system, and locks it where files are locked.
 fn look_at(tree: &Tree, options: WriterOptions, job: &mut FlushJob, slot: &mut UpdateSlot) {
     let Some(file) = &slot.file else { return };
-    // All that is to be in a new file was there before anybody else could see it.
+    // A new file was complete before it had its name.
     if slot.created {
         return;
     }

@@ -323,7 +323,7 @@ impl Buffer {
         true
     }
 
-    /// Makes the aligned part at least so long; false beyond the limit.
+    /// Grows the aligned part to this length at least; false beyond the limit.
     fn grow(&mut self, bytes: usize) -> bool {
         if bytes <= self.capacity {
             return true;

@@ -4,7 +4,7 @@ use crate::wal::BLOCK_BYTES;
 use crate::wal::buffer::Buffer;
 use crate::wal::segment::{BootId, SegmentId};
 
-/// What a log is told at its start.
+/// Options of a log.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// This life of the process: one above the greatest run of any file in the log directory,
@@ -56,7 +56,7 @@ pub struct Part {
     pub(super) block: u32,
     pub(super) told: Told,
     pub(super) buffer: Buffer,
-    /// To be set by whoever writes.
+    /// Set by the writer.
     pub outcome: Outcome,
 }
 
@@ -92,7 +92,7 @@ impl Part {
     }
 }
 
-/// What is to be written together. It is committed when all parts have succeeded.
+/// Writes that belong together. They are committed when all parts have succeeded.
 #[derive(Debug)]
 pub struct Commit {
     /// New names.

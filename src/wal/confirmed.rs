@@ -18,7 +18,7 @@ pub struct Confirmed {
     hashers: [ahash::RandomState; 2],
     /// What notes say of files that were written and, as far as their log tells, not synced.
     open: Vec<((u64, u64), Position)>,
-    /// A sync failed, or nobody knows how it ended.
+    /// A sync failed, or its end is not known.
     has_open_checkpoint: bool,
     rewrites: Vec<Rewrite>,
     /// Where points begin that were logged again and must not be replayed: those that they stand

@@ -677,7 +677,7 @@ impl Log {
         self.segments.take_retired(oldest_epoch)
     }
 
-    /// The file has lost its name, durably; or that failed and is to be tried again.
+    /// The file has lost its name, durably; or that failed and must be tried again.
     pub fn retired(&mut self, id: SegmentId, is_ok: bool) {
         self.counters.retired_segments += u64::from(is_ok);
         self.segments.retired(id, is_ok);

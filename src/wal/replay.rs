@@ -9,7 +9,7 @@
 //! the second hands out the points that are not. In each pass, for each log: all segments of names;
 //! then segments of points from the last one back until one tells what was retired; then all
 //! segments of points in ascending order. Only one segment's bytes are needed at a time, and a step
-//! is one frame, so whoever takes the points can make it wait.
+//! is one frame, so the taker of the points can make it wait.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -590,7 +590,7 @@ impl Replay {
     /// What was found.
     pub fn finish(mut self) -> Report {
         for (id, epoch) in std::mem::take(&mut self.missing_names) {
-            // Those of dictionaries that no point needs any more may be half retired.
+            // Names of dictionaries that no point needs may be half retired.
             if epoch >= self.oldest_epoch {
                 self.report.add(id, Damage::Missing);
             }

@@ -145,7 +145,7 @@ pub struct SegmentHeader {
     /// The segment of its kind before it, 0 for none: tells that one is missing. Names look back
     /// within their epoch only.
     pub previous: u32,
-    /// Seconds since the Unix epoch when it was begun, for whoever looks at the file.
+    /// Seconds since the Unix epoch when it was begun, for people who look at the file.
     pub begun_s: u32,
     /// Length of the file.
     pub segment_bytes: u64,

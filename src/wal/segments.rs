@@ -41,7 +41,7 @@ pub enum Pressure {
         /// The oldest segment that is held.
         oldest: u32,
     },
-    /// Flushing does not come along: log the points of metrics that hold this segment again, see
+    /// Flushing is too slow: log the points of metrics that hold this segment again, see
     /// [`crate::wal::Log::rewrite`], those first whose files cannot be written.
     Rewrite {
         /// The oldest segment that is held.
@@ -205,7 +205,7 @@ impl Segments {
         u32::try_from(points).expect("there are at most `files_max` files")
     }
 
-    /// Whether so many files may be added. What has been let in must get out of the buffers, or
+    /// Whether this many files may be added. What has been let in must get out of the buffers, or
     /// nothing would ever be retired: the limit is held where points come in, and this one only by
     /// a disk on which file after file breaks. What lets others go may always.
     pub(crate) fn has_room(&self, files: u32, is_stuck: bool) -> bool {
