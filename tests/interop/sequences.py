@@ -2,7 +2,7 @@
 
 A sequence is one file: its layout, operations one after the other, and fetches at the end. `want`
 is what whisper did: the file's SHA-256 after each operation, the text of each answer. Sequences are
-JSON, one a line, for tests/whisper_sequences.rs. tests/data/whisper-sequences.jsonl is made by
+JSON, one a line, for tests/vectors/sequences.rs. tests/data/whisper-sequences.jsonl is made by
 
     tests/.venv/bin/python tests/interop/sequences.py SEED COUNT > FILE
 

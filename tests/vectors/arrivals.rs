@@ -1,9 +1,8 @@
 //! Exactness of updates: many points in one update leave the bytes that each point alone leaves in
 //! the second of its arrival, and updates that the log may repeat change nothing when repeated.
 //!
-//! The oracle is `update_many` with one point, which `tests/whisper_sequences.rs` and the interop
-//! tests hold against Python whisper byte by byte. `SEED=7 cargo test --test vectors arrivals::`
-//! repeats a failure.
+//! The oracle is `update_many` with one point, which `sequences` and the interop tests hold against
+//! Python whisper byte by byte. `SEED=7 cargo test --test vectors arrivals::` repeats a failure.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 

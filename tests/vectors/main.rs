@@ -2,8 +2,7 @@
 //! and against bytes of nobody: pure functions and files, without a node.
 //!
 //! Nothing here starts a process. That is what [`writer`] needs: a lock on a file that this process
-//! has closed lives on in a child until the child runs its program. `tests/whisper_sequences.rs` is
-//! a program of its own, which tests/interop runs by its name.
+//! has closed lives on in a child until the child runs its program.
 
 /// Points in one update leave the bytes of each point alone in the second of its arrival.
 mod arrivals;
@@ -19,6 +18,8 @@ mod names;
 mod pickle;
 /// Schemas, aggregation rules and retentions are read as carbon and go-carbon read them.
 mod schema;
+/// Random updates and fetches leave the bytes that Python whisper left; interop makes new ones.
+mod sequences;
 /// Whisper files are those that Python whisper wrote, and damaged ones do no harm.
 mod whisper;
 /// The writer's two ways leave the same bytes in real files, and say the same about each.

@@ -6,16 +6,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-#[path = "support/whisper_file.rs"]
-mod whisper_file;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::support::whisper_file::{Fetched, File};
 use carbyne::metric::point::Point;
 use carbyne::metric::series::Aggregation;
 use carbyne::whisper::{Bases, FetchError, METADATA_BYTES, Update};
 use serde_json::Value;
-use whisper_file::{Fetched, File};
 
 /// Sequences that went wrong and are told; of the others only the number.
 const TOLD_MAX: usize = 5;
@@ -97,7 +94,7 @@ fn run(sequence: &Value) {
 fn sequences_leave_the_bytes_that_whisper_leaves() {
     let text = match std::env::var("CARBYNE_SEQUENCES") {
         Ok(path) => std::fs::read_to_string(path).unwrap(),
-        Err(_) => include_str!("data/whisper-sequences.jsonl").to_owned(),
+        Err(_) => include_str!("../data/whisper-sequences.jsonl").to_owned(),
     };
     let (mut ran, mut wrong) = (0, Vec::new());
     for line in text.lines() {
