@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use carbyne::cache::WriteStrategy;
+use carbyne::disk::writer::{FileWriter, WriteBatch, WriteMode, WriterOptions};
 use carbyne::limits::{BATCH_BYTES_MAX, FLUSH_BATCH};
 use carbyne::metric::owner::ShardId;
 use carbyne::metric::point::{Arrival, Point, Received};
@@ -48,7 +49,6 @@ use carbyne::shard::flush::{FlushJob, Known, Limit, NextJob, Outcome, Written};
 use carbyne::shard::{Shard, ShardOptions};
 use carbyne::stats::Receiver;
 use carbyne::sys::new_file::Layout;
-use carbyne::tasks::writer::{FileWriter, WriteBatch, WriteMode, WriterOptions};
 use carbyne::whisper::{Bases, Header};
 
 const BEGIN_S: u32 = 1_800_000_120;

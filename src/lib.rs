@@ -14,10 +14,10 @@
 //! socket --> tasks/receive_* --> wire/line|pickle --> shard/ingest --+--> wal, then cache
 //!                                                                    |
 //!               outbox per other core --> tasks/exchange ==SPSC==> owner's shard/ingest
-//! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> tasks/writer (a thread, own ring)
+//! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> disk/writer (a thread, own ring)
 //!       <-- shard/flush: confirm  <-- tasks/flush <==SPSC==   whisper/update + sys/ring
-//! wal --> tasks/commit ==SPSC==> tasks/wal_writer (a thread, own ring), every 50 ms
-//! old segments <-- tasks/checkpoint (syncs the files) <-- their points are confirmed
+//! wal --> tasks/commit ==SPSC==> disk/wal_writer (a thread, own ring), every 50 ms
+//! old segments <-- disk/checkpoint (syncs the files) <-- their points are confirmed
 //! question --> tasks/carbonlink --> owner's shard/query --> wire/carbonlink --> socket
 //! ```
 //! The core that receives the bytes parses them and makes the name canonical. With several shards
@@ -38,7 +38,8 @@
 //! | [`whisper`] | the .wsp format as pure functions over bytes |
 //! | [`stats`] | the counters of a shard, and the metric names of their values |
 //! | [`shard`] | one core's whole state and all its decisions |
-//! | [`tasks`] | all code that awaits, one activity a file, and the threads that write and sync |
+//! | [`tasks`] | all code that awaits, one activity a file |
+//! | [`disk`] | the threads that block on files: they write, sync and recover |
 //! | [`sys`] | sockets, rings, files, links, clock, processors: glommio, io_uring, libc |
 //! | [`toolbox`] | offline commands on Whisper files, for scripts and operators |
 //! | [`loadgen`] | the load generator, and the verification of what it sent |
@@ -46,7 +47,7 @@
 //! | [`query`], [`admin`] | clients of a node's carbonlink port and of its admin socket |
 //! | [`node`], [`logging`], [`fatal`] | assembly, log, and reasons to stop |
 //!
-//! Imports point down, never sideways: `node -> tasks -> { shard, wire, sys }` and
+//! Imports point down, never sideways: `node -> tasks -> disk -> { shard, sys }` and
 //! `shard -> { cache, wal, whisper, schema } -> metric -> limits`; `tests/tidy.rs` holds the table.
 //!
 //! # Invariants
@@ -89,6 +90,8 @@ pub mod whisper;
 pub mod shard;
 
 pub mod sys;
+
+pub mod disk;
 pub mod tasks;
 
 pub mod loadgen;

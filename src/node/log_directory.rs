@@ -8,6 +8,9 @@ use std::time::Duration;
 use rtrb::RingBuffer;
 
 use crate::config::{Config, SyncMode};
+use crate::disk::checkpoint::{self, CheckpointAsker, Request};
+use crate::disk::recovery::{self, Feeder, Recovered};
+use crate::disk::wal_writer::WalWriterOptions;
 use crate::fatal::{Fatal, die};
 use crate::node::log_note;
 use crate::node::sizes::{LogSizes, Sizes};
@@ -17,10 +20,7 @@ use crate::sys::file_systems::{FileSystems, Newcomers, file_systems};
 use crate::sys::lock::{DirectoryLock, lock_directory};
 use crate::sys::log_files::{Durability, LogDirectory};
 use crate::sys::process;
-use crate::tasks::checkpoint::{self, CheckpointAsker, Request};
-use crate::tasks::recovery::{self, Feeder, Recovered};
 use crate::tasks::wal_handle::WalPlan;
-use crate::tasks::wal_writer::WalWriterOptions;
 use crate::wal::{self, BLOCK_BYTES, BootId, FileName, HeaderError, SegmentHeader, SegmentId};
 
 /// The open log directory, and what is needed to plan the logs of the cores.

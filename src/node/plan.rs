@@ -7,6 +7,7 @@ use rtrb::Consumer;
 
 use crate::cache::WriteStrategy;
 use crate::config::{self, Config, Listener};
+use crate::disk::writer::WriterOptions;
 use crate::limits::{LINE_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::metric::owner::ShardId;
 use crate::node::listen::CoreSockets;
@@ -22,7 +23,6 @@ use crate::tasks::core::{ConnectionOptions, CoreCommand, CoreEvent, Protocol};
 use crate::tasks::report::ReportOptions;
 use crate::tasks::start::CorePlan;
 use crate::tasks::wal_handle::WalPlan;
-use crate::tasks::writer::WriterOptions;
 use crate::wal;
 
 /// What a core gets beside numbers.

@@ -7,14 +7,15 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::disk::checkpoint::Request;
+use crate::disk::recovery::ReplayFeed;
+use crate::disk::wal_writer::{WalRequest, WalResponse};
 use crate::fatal::{Fatal, die};
 use crate::shard::Shard;
 use crate::sys::clock;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
-use crate::tasks::checkpoint::Request;
 use crate::tasks::core::{Core, CoreEvent};
-use crate::tasks::wal_handle::{ReplayFeed, WalHandle};
-use crate::tasks::wal_writer::{WalRequest, WalResponse};
+use crate::tasks::wal_handle::WalHandle;
 use crate::wal::Pressure;
 
 /// This many bytes are committed without waiting for the interval: the WAL writer's cost per byte

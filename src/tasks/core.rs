@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rtrb::Consumer;
 
+use crate::disk::metadata::MetadataRequest;
 use crate::limits::READ_BYTES;
 use crate::metric::owner::ShardId;
 use crate::schema::Rules;
@@ -25,7 +26,6 @@ use crate::sys::socket::{self, Stream, end_reading};
 use crate::tasks::admin_line::AdminEnd;
 use crate::tasks::event::{Event, Turns};
 use crate::tasks::wal_handle::WalHandle;
-use crate::tasks::writer::MetadataRequest;
 use crate::wire::pickle::PickleDecoder;
 
 /// The protocol of a connection.

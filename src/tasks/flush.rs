@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use log::Level;
 use rtrb::{Consumer, Producer};
 
+use crate::disk::log_limit::LogLimit;
+use crate::disk::writer::{WriteBatch, WriteMode};
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCH_POINTS, FLUSH_BATCHES};
 use crate::shard::Shard;
 use crate::shard::flush::{FlushJob, FlushNews, NextJob};
 use crate::shard::query::ShardResponse;
 use crate::sys::executor::{Task, sleep, spawn, yield_now};
 use crate::tasks::core::{Core, CoreEvent, Stage};
-use crate::tasks::log_limit::LogLimit;
-use crate::tasks::writer::{WriteBatch, WriteMode};
 use crate::tasks::{commit, links};
 
 /// Longest sleep for the limit on updates, so that a drain is noticed.

@@ -6,12 +6,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::disk::metadata::MetadataRequest;
 use crate::metric::owner::ShardId;
 use crate::shard::query::{ShardRequest, ShardResponse};
 use crate::sys::executor::{Task, sleep, spawn};
 use crate::tasks::commit;
 use crate::tasks::core::Core;
-use crate::tasks::writer::MetadataRequest;
 
 /// How long points may wait for their batch to fill up: a wake-up of a sleeping core costs 80 us,
 /// at 500 a second 4 % of a core.

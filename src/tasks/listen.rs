@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use crate::sys::executor::{Task, sleep, spawn, spawn_bulk};
 use crate::sys::socket::{Listener, Stream};
 use crate::tasks::core::{ConnectionOptions, Core, Protocol, Stage};
@@ -12,14 +14,18 @@ use crate::tasks::{carbonlink, receive_pickle, receive_tcp};
 /// meanwhile, and an accept loop without a pause takes a whole core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener, what its connections speak, and how they are treated.
+/// A listener, the protocol of its connections, and how they are treated.
 pub struct Acceptor {
-    /// The listener.
-    pub listener: Listener,
-    /// What its connections speak.
-    pub protocol: Protocol,
-    /// How they are treated.
-    pub options: ConnectionOptions,
+    listener: Listener,
+    protocol: Protocol,
+    options: ConnectionOptions,
+}
+
+impl Acceptor {
+    /// Accepts on a socket that listens.
+    pub fn new((socket, protocol, options): (Socket, Protocol, ConnectionOptions)) -> Acceptor {
+        Acceptor { listener: Listener::adopt(socket), protocol, options }
+    }
 }
 
 /// Starts accepting connections.

@@ -11,6 +11,7 @@ use rtrb::{Consumer, RingBuffer};
 use socket2::Socket;
 use std::sync::mpsc::Sender;
 
+use crate::disk::writer::{self, WriterOptions};
 use crate::limits::FLUSH_BATCHES;
 use crate::schema::Rules;
 use crate::shard::query::{ShardRequest, ShardResponse};
@@ -21,7 +22,7 @@ use crate::sys::executor::{Task, sleep};
 use crate::sys::file_systems::Newcomers;
 use crate::sys::mesh::Links;
 use crate::sys::schedule;
-use crate::sys::socket::{Listener, Stream};
+use crate::sys::socket::Stream;
 use crate::tasks::admin_line::AdminEnd;
 use crate::tasks::core::{
     ConnectionOptions, Core, CoreCommand, CoreEvent, CoreParts, Protocol, Stage,
@@ -30,8 +31,7 @@ use crate::tasks::flush::Writer;
 use crate::tasks::listen::Acceptor;
 use crate::tasks::report::ReportOptions;
 use crate::tasks::wal_handle::{WalHandle, WalPlan};
-use crate::tasks::writer::WriterOptions;
-use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, stall, writer};
+use crate::tasks::{commit, exchange, flush, links, listen, receive_udp, report, stall};
 
 /// Time for connections, after receiving has ended, to read what the kernel holds for them.
 const LAST_READ_TIME: Duration = Duration::from_secs(1);
@@ -114,10 +114,8 @@ pub async fn run(plan: CorePlan) {
     let datagrams =
         plan.datagrams.map(|socket| Rc::new(RefCell::new(Stream::adopt_datagrams(socket))));
     let receiving = datagrams.as_ref().map(|socket| receive_udp::start(&core, Rc::clone(socket)));
-    let acceptor = |(socket, protocol, options)| {
-        Rc::new(Acceptor { listener: Listener::adopt(socket), protocol, options })
-    };
-    let acceptors: Vec<Rc<Acceptor>> = plan.listeners.into_iter().map(acceptor).collect();
+    let acceptors: Vec<Rc<Acceptor>> =
+        plan.listeners.into_iter().map(|parts| Rc::new(Acceptor::new(parts))).collect();
     let accepting: Vec<Task<()>> =
         acceptors.iter().map(|acceptor| listen::start(&core, acceptor)).collect();
     let watching = stall::start(&core);

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::disk::checkpoint::Request;
+use crate::disk::recovery::ReplayFeed;
+use crate::disk::wal_writer::{self, WalRequest, WalResponse, WalWriterOptions};
 use crate::fatal::{Fatal, die};
-use crate::shard::Replayed;
 use crate::sys::cpu::pin_thread;
 use crate::sys::doorbell::Doorbell;
-use crate::tasks::checkpoint::Request;
-use crate::tasks::wal_writer::{self, WalRequest, WalResponse, WalWriterOptions};
 
 /// Commit and retirement; one of each is under way at most.
 const REQUESTS_MAX: usize = 2;
@@ -34,14 +34,6 @@ pub struct WalPlan {
     pub checkpointed: Consumer<bool>,
     /// Points of earlier runs come here.
     pub inheritance: Option<ReplayFeed>,
-}
-
-/// The end of the link on which points of earlier runs come.
-pub struct ReplayFeed {
-    /// Batches of points.
-    pub batches: Consumer<Replayed>,
-    /// The same buffers, emptied.
-    pub spent: Producer<Replayed>,
 }
 
 /// This core's end of its WAL writer and of the checkpoint thread.

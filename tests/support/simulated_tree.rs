@@ -1,5 +1,5 @@
 //! A tree of Whisper files in memory that forgets what was not synced, and a writer of it that
-//! follows `tasks/writer` with the real planning code.
+//! follows `disk/writer` with the real planning code.
 //!
 //! As on the log's disk there are two states of everything: what the process sees, and what a loss
 //! of power leaves. Only the sync of the whole file system moves all from the first to the second,

@@ -1,4 +1,4 @@
-//! The WAL writer on a simulated disk: the protocol of `tasks/wal_writer`, file after file.
+//! The WAL writer on a simulated disk: the protocol of `disk/wal_writer`, file after file.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::whisper_file::File;
+use carbyne::disk::writer::{FileWriter, WriteMode, WriterOptions};
 use carbyne::metric::point::{Arrival, Point};
 use carbyne::metric::series::{Aggregation, Retention, SeriesSpec};
 use carbyne::shard::flush::{FlushJob, Known, Limit, Outcome, Written};
 use carbyne::sys::new_file::Layout;
-use carbyne::tasks::writer::{FileWriter, WriteMode, WriterOptions};
 use carbyne::whisper::Update;
 
 const NOW_S: u32 = 1_800_000_000;

@@ -26,11 +26,11 @@ use std::time::Instant;
 
 use rtrb::{Consumer, Producer};
 
+use crate::disk::metadata::{self, MetadataRequest};
+pub use crate::disk::write_mode::WriteMode;
+use crate::disk::write_mode::WriteModeSelector;
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
-use crate::metric::owner::ShardId;
-use crate::metric::series::Aggregation;
 use crate::shard::flush::{FlushJob, Known, Outcome, Written};
-use crate::shard::query::RequestId;
 use crate::sys::at::{FileIdentity, adopt, identify};
 use crate::sys::clock;
 use crate::sys::doorbell::Doorbell;
@@ -41,10 +41,8 @@ use crate::sys::lock::try_lock;
 use crate::sys::new_file::Layout;
 use crate::sys::ring::{FileOp, FileRing};
 use crate::sys::schedule::times_waited;
-pub use crate::tasks::write_mode::WriteMode;
-use crate::tasks::write_mode::WriteModeSelector;
 use crate::whisper::{
-    Bases, HEADER_BYTES_MAX, Header, HeaderError, METADATA_BYTES, Step, Transfer, Update, unlapped,
+    Bases, HEADER_BYTES_MAX, Header, HeaderError, Step, Transfer, Update, unlapped,
 };
 
 /// Bytes of a page of the page cache.
@@ -98,23 +96,6 @@ impl WriteBatch {
             mode: WriteMode::Plain,
         }
     }
-}
-
-/// Reads, and changes if asked to, the aggregation method in a file's header.
-#[derive(Debug)]
-pub struct MetadataRequest {
-    /// The core that asked; `None` for this one.
-    pub asker: Option<ShardId>,
-    /// Its request_id.
-    pub request_id: RequestId,
-    /// The metric.
-    pub name: Vec<u8>,
-    /// Its file, ending in NUL.
-    pub path: Vec<u8>,
-    /// The new method.
-    pub change: Option<Aggregation>,
-    /// The method found, or what went wrong.
-    pub result: Option<Result<Aggregation, String>>,
 }
 
 /// Runs until the core's end of `from` is gone. To be called on a thread of its own. The core is
@@ -272,7 +253,7 @@ impl FileWriter {
     /// Writes the batch's files the way that suits them, and runs its requests.
     pub fn write(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
         for request in &mut batch.requests {
-            request.result = Some(run_metadata_request(&self.tree, request, self.options.flock));
+            request.result = Some(metadata::run(&self.tree, request, self.options.flock));
         }
         batch.mode = self.mode_selector.next();
         let before = times_waited();
@@ -744,35 +725,11 @@ fn put_aside(tree: &Tree, path: &[u8], error: HeaderError) -> Outcome {
     }
 }
 
-fn run_metadata_request(
-    tree: &Tree,
-    request: &MetadataRequest,
-    flock: bool,
-) -> Result<Aggregation, String> {
-    let name = String::from_utf8_lossy(&request.name);
-    let say = |error: &dyn std::fmt::Display| format!("{name}: {error}");
-    let file = tree.open_file(path_of(&request.path)).map_err(|error| say(&error))?;
-    if flock && request.change.is_some() && !try_lock(&file).map_err(|error| say(&error))? {
-        return Err(say(&"locked by another process, try again"));
-    }
-    let identity = identify(&file).map_err(|error| say(&error))?;
-    let mut bytes = vec![0; HEADER_BYTES_MAX];
-    let count = file.read_at(&mut bytes, 0).map_err(|error| say(&error))?;
-    let mut header = Header::parse(&bytes[..count], identity.bytes).map_err(|error| say(&error))?;
-    let old = header.aggregation;
-    if let Some(method) = request.change {
-        header.aggregation = method;
-        let metadata: [u8; METADATA_BYTES] = header.encode_metadata16();
-        file.write_all_at(&metadata, 0).map_err(|error| say(&error))?;
-    }
-    Ok(old)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metric::point::Arrival;
-    use crate::metric::series::{Retention, SeriesSpec};
+    use crate::metric::series::{Aggregation, Retention, SeriesSpec};
 
     #[test]
     fn the_first_points_join_the_header_within_a_page() {

@@ -18,10 +18,10 @@ use std::time::Instant;
 use log::Level;
 use rtrb::{Consumer, Producer};
 
+use crate::disk::log_limit::LogLimit;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::{Durability, LogDirectory, LogFile, SyncMode};
 use crate::sys::ring::{FileOp, FileRing};
-use crate::tasks::log_limit::LogLimit;
 use crate::wal::{BLOCK_BYTES, Commit, FileName, Kind, Outcome, Part, SegmentId};
 
 /// Bytes of zeros written at once while a file is prepared: a millisecond, which a commit that

@@ -15,7 +15,6 @@ use crate::metric::owner::owner;
 use crate::shard::Replayed;
 use crate::sys::doorbell::Doorbell;
 use crate::sys::log_files::LogDirectory;
-use crate::tasks::wal_handle::ReplayFeed;
 use crate::wal::{
     BootId, Confirmed, FileName, Kind, LogFiles, Position, Replay, Report, SegmentId, logs,
 };
@@ -83,6 +82,14 @@ impl Feeder {
             }
         }
     }
+}
+
+/// The end of the link on which points of earlier runs come.
+pub struct ReplayFeed {
+    /// Batches of points.
+    pub batches: Consumer<Replayed>,
+    /// The same buffers, emptied.
+    pub spent: Producer<Replayed>,
 }
 
 /// What a recovery leaves to do.

@@ -1,0 +1,16 @@
+//! Threads that block on files. Each has its own ring, and takes its work over a bounded link.
+//!
+//! - [`writer`]: one a core, on the core's processor; the only thread that touches Whisper files.
+//!   `write_mode` chooses between plain calls and the ring, `metadata` changes a header.
+//! - [`wal_writer`]: one a core, on the core's processor; writes the log.
+//! - [`checkpoint`]: one for the node; syncs the file systems with the Whisper files.
+//! - [`recovery`]: the main thread, before anything is received; reads the logs of earlier runs.
+//! - [`log_limit`]: no thread; keeps the node's text log readable while a disk fails.
+
+pub mod checkpoint;
+pub mod log_limit;
+pub mod metadata;
+pub mod recovery;
+pub mod wal_writer;
+mod write_mode;
+pub mod writer;
