@@ -137,9 +137,10 @@ def test_a_failed_checkpoint_ends_the_node_and_loses_nothing(disks, start):
     node.allowed_errors = "."
     names, ages = metrics("sync", 1000), iter(range(6000, 0, -1))
     sent, late = [], []
-    while node.stat("wal.segments") < 3:  # one of names, and one of points that is full
+    for _ in range(250):  # at 5 to 14 bytes a point, more than one file, and fewer than half of 16
         sent += round_of(names, next(ages))
         node.send(sent[-len(names):])
+        time.sleep(0.01)
     wait_for_files(node, sent, "no files")
     assert node.stat("wal.checkpoints") == 0, "too slow: this test is to see the first checkpoint"
     deadline = time.monotonic() + 120
