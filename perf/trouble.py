@@ -3,7 +3,7 @@
 As a program this is that somebody, until it is killed:
 
   perf/trouble.py bulk HOST:PORT     bulk questions of 20,000 names, one behind the other
-  perf/trouble.py unread HOST:PORT   300 such questions whose answers nobody reads
+  perf/trouble.py unread HOST:PORT   300 such questions, and reads no answer
   perf/trouble.py busy DIRECTORY     writes that keep a disk busy, synced every 16 MiB
 """
 
@@ -106,7 +106,7 @@ def hostile(setup):
         node.settle()
         target, names = node.ports["carbonlink"], some_names(setup)
         quiet = probe(target, 500, 3, names)
-        rows.append(answer_row("nobody else asks", [quiet], None))
+        rows.append(answer_row("no other client", [quiet], None))
         for what, text in [("bulk", "questions of 20,000 names, one behind the other"),
                            ("unread", "300 such questions, their answers not read")]:
             with Beside(what, target):

@@ -62,8 +62,9 @@ pub const REQUEST_SMALL_BYTES: usize = 16 << 10;
 
 /// Names whose points are looked for at once: other tasks of the core have their turn after each
 /// such slice of some 100 us. They have at most as many owners.
-pub const QUESTION_NAMES_MAX: usize = 128;
-const _: () = assert!(QUESTION_NAMES_MAX <= REQUESTS_MAX, "one slice's questions may be open");
+pub const SHARD_REQUEST_NAMES_MAX: usize = 128;
+const _: () =
+    assert!(SHARD_REQUEST_NAMES_MAX <= SHARD_REQUESTS_MAX, "one slice's requests may be open");
 
 /// Points that one core sends another in one answer, in bytes, unless it has been granted more; an
 /// answer that is full ends before the next metric, for which is asked again. The answers to one
@@ -113,8 +114,8 @@ pub const REQUEST_TURN_STALL: Duration = Duration::from_millis(250);
 /// metric at a point a second. A longer one is refused; decoding takes three times as much again.
 pub const REPLY_BYTES_MAX: u32 = 64 << 20;
 
-/// Open questions from one core to another. A further one waits.
-pub const REQUESTS_MAX: usize = 256;
+/// Open requests from one core to another. A further one waits.
+pub const SHARD_REQUESTS_MAX: usize = 256;
 
 /// Memory for the batches of one core to all others, in bytes; shared out among the links.
 pub const LINKS_BYTES: usize = 8 << 20;

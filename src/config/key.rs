@@ -50,8 +50,8 @@ pub struct Key {
     pub own: bool,
 }
 
-/// Whether the node honours a key. Anything but `Works` is told only when the file sets the key
-/// to something other than its default.
+/// Whether the node honours a key. There is a notice of the others than `Works` only when the file
+/// sets the key to a value that is not its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Yes.

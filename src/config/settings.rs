@@ -70,10 +70,8 @@ impl Settings {
     /// Replaces the value of a key of the table.
     pub(super) fn set(&mut self, section: &Section, key: &Key, value: Value, origin: Origin) {
         let is_it = |s: &&mut Setting| s.section.name == section.name && s.key.name == key.name;
-        if let Some(setting) = self.all.iter_mut().find(is_it) {
-            setting.value = value;
-            setting.origin = origin;
-        }
+        let setting = self.all.iter_mut().find(is_it).expect("there is a setting for each key");
+        (setting.value, setting.origin) = (value, origin);
     }
 }
 

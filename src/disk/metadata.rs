@@ -1,8 +1,8 @@
 //! Reads and changes the aggregation method of one file, for carbonlink's metadata requests.
 
-use std::ffi::CStr;
 use std::os::unix::fs::FileExt;
 
+use crate::disk::path_of;
 use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
 use crate::shard::query::RequestId;
@@ -36,9 +36,7 @@ pub(super) fn run(
 ) -> Result<Aggregation, String> {
     let name = String::from_utf8_lossy(&request.name);
     let say = |error: &dyn std::fmt::Display| format!("{name}: {error}");
-    let file = tree
-        .open_file(CStr::from_bytes_with_nul(&request.path).expect("a path ends in its only NUL"))
-        .map_err(|error| say(&error))?;
+    let file = tree.open_file(path_of(&request.path)).map_err(|error| say(&error))?;
     if flock && request.change.is_some() && !try_lock(&file).map_err(|error| say(&error))? {
         return Err(say(&"locked by another process, try again"));
     }

@@ -27,6 +27,7 @@ use std::time::Instant;
 use rtrb::{Consumer, Producer};
 
 use crate::disk::metadata::{self, MetadataRequest};
+use crate::disk::path_of;
 pub use crate::disk::write_mode::WriteMode;
 use crate::disk::write_mode::WriteModeSelector;
 use crate::limits::{FLUSH_BATCH, FLUSH_BATCHES};
@@ -220,10 +221,6 @@ fn give_way(number: usize) {
     if number.is_multiple_of(FILES_IN_A_ROW) {
         std::thread::yield_now();
     }
-}
-
-fn path_of(path: &[u8]) -> &CStr {
-    CStr::from_bytes_with_nul(path).expect("a path ends in its only NUL")
 }
 
 fn is_pending(job: &FlushJob) -> bool {

@@ -166,7 +166,7 @@ fn start_cores(
     sender: &Sender<CoreEvent>,
     mut log: Option<&mut NodeLog>,
 ) -> Lines {
-    let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::REQUESTS_MAX)
+    let links = mesh::build(sizes.shards(), sizes.link_buffers, crate::limits::SHARD_REQUESTS_MAX)
         .unwrap_or_else(|error| die(Fatal::Writer, &format!("link the cores: {error}")));
     let mut cores = Vec::with_capacity(sizes.shards());
     let mut admin_lines = Vec::with_capacity(sizes.shards());

@@ -40,8 +40,8 @@ pub(super) struct Journal {
     pub(super) log: Log,
     /// Points that are in the cache and found no room in the log.
     late: VecDeque<(MetricId, Arrival)>,
-    /// Metrics whose points are in their file, and the log had no room to say so: up to a position,
-    /// or all but what waits, which is to be logged again.
+    /// Metrics whose points are in their file, and the log had no room to say so: up to a position;
+    /// or all points but those that wait, and the shard logs these again.
     notes: VecDeque<(MetricId, Option<Position>)>,
     /// Up to where points of earlier runs have come.
     replayed: Position,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use crate::limits::{
     READ_BYTES, REPLY_PIECE_BYTES, REQUEST_BEGINNING_BYTES, REQUEST_SMALL_BYTES, REQUEST_TURN_MAX,
-    REQUEST_TURN_STALL, REQUESTS_MAX, SMALL_REPLY_BYTES,
+    REQUEST_TURN_STALL, SHARD_REQUESTS_MAX, SMALL_REPLY_BYTES,
 };
 use crate::metric::owner::ShardId;
 use crate::metric::series::Aggregation;
@@ -371,7 +371,7 @@ pub(crate) async fn ask(
     owner: ShardId,
     question: impl FnOnce(RequestId) -> ShardRequest,
 ) -> RequestId {
-    core.answered.until(|| core.open_requests() < REQUESTS_MAX).await;
+    core.answered.until(|| core.open_requests() < SHARD_REQUESTS_MAX).await;
     let request_id = core.new_request_id();
     links::ask(core, owner, question(request_id));
     request_id

@@ -246,7 +246,7 @@ async fn maintain(core: &Core) {
     let is_urgent = || keeper.wants_checkpoint(core) || must_rewrite();
     let rewritten_count = || core.shard.borrow().all_counters().wal_rewritten;
     loop {
-        // What is inherited is to be logged again when its time has come, even if no point comes.
+        // The shard logs inherited points again after a minute, even if no point comes.
         core.loggable.until(|| keeper.has_to_tell.get() || is_urgent()).await;
         let rewritten_before = rewritten_count();
         while core.with_shard(|shard| shard.rewrite_some(Instant::now())) {

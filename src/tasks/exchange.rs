@@ -1,7 +1,7 @@
 //! The core's loop: takes what other threads leave for this core.
 //!
 //! One task per core empties all links whenever the doorbell rings: batches of points for this
-//! shard, buffers coming back, requests, answers, commands of the main thread. Accepting a batch
+//! shard, buffers coming back, requests, responses, commands of the main thread. Accepting a batch
 //! never waits for room in another link.
 
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::tasks::admin;
 use crate::tasks::commit;
 use crate::tasks::core::{Core, CoreCommand, CoreEvent, Stage};
 use crate::tasks::flush::Writer;
-use crate::tasks::links::{answer_here, send};
+use crate::tasks::links::{respond_here, send};
 
 /// Starts emptying this core's links.
 pub fn start(core: &Rc<Core>, writer: &Rc<Writer>) -> Task<()> {
@@ -136,8 +136,8 @@ fn take_batch(core: &Core) -> bool {
     found
 }
 
-/// Answers with what the shard has. Batches that wait in its links are some milliseconds old, as
-/// long as the shard is not full, and taking them first made the slowest answers slower by half.
+/// Responds with what the shard has. Batches that wait in its links are some milliseconds old while
+/// the shard is not full, and taking them first made the slowest responses slower by half.
 fn take_requests(core: &Core) -> bool {
     let mut found = false;
     let count = core.peers.borrow().len();
@@ -149,8 +149,8 @@ fn take_requests(core: &Core) -> bool {
             };
             let Ok(request) = request else { break };
             let asker = ShardId(u16::try_from(number).expect("shards are numbered in 16 bits"));
-            if let Some(request) = answer_here(core, Some(asker), request) {
-                core.metadata_requests.borrow_mut().push_back(request);
+            if let Some(metadata) = respond_here(core, Some(asker), request) {
+                core.metadata_requests.borrow_mut().push_back(metadata);
             }
             found = true;
         }
@@ -159,15 +159,15 @@ fn take_requests(core: &Core) -> bool {
 }
 
 fn take_responses(core: &Core) -> bool {
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for peer in core.peers.borrow_mut().iter_mut().flatten() {
-        while let Ok(answer) = peer.answer_rx.pop() {
-            answers.push(answer);
+        while let Ok(response) = peer.answer_rx.pop() {
+            responses.push(response);
         }
     }
-    let found = !answers.is_empty();
-    for answer in answers {
-        core.keep_response(answer);
+    let found = !responses.is_empty();
+    for response in responses {
+        core.keep_response(response);
     }
     found
 }

@@ -8,8 +8,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::limits::{
-    ANSWER_CHUNK_BYTES, ANSWER_PAGE_BYTES, QUESTION_NAMES_MAX, REPLY_PIECE_BYTES, REQUESTS_MAX,
-    SMALL_ANSWER_BYTES, SMALL_REPLY_BYTES,
+    ANSWER_CHUNK_BYTES, ANSWER_PAGE_BYTES, REPLY_PIECE_BYTES, SHARD_REQUEST_NAMES_MAX,
+    SHARD_REQUESTS_MAX, SMALL_ANSWER_BYTES, SMALL_REPLY_BYTES,
 };
 use crate::metric::owner::ShardId;
 use crate::shard::memory::Share;
@@ -141,7 +141,7 @@ pub(crate) async fn gather<'a>(
     let (base_bytes, work_bytes) = (held.bytes(), work.bytes());
     let mut is_over = false;
     while !is_over {
-        let mut slice = Vec::with_capacity(QUESTION_NAMES_MAX);
+        let mut slice = Vec::with_capacity(SHARD_REQUEST_NAMES_MAX);
         for _ in 0..REPEATED_NAMES_MAX {
             let Some(name) = names.next() else {
                 is_over = true;
@@ -150,7 +150,7 @@ pub(crate) async fn gather<'a>(
             if seen.insert(name) {
                 slice.push(name);
             }
-            if slice.len() == QUESTION_NAMES_MAX {
+            if slice.len() == SHARD_REQUEST_NAMES_MAX {
                 break;
             }
         }
@@ -252,7 +252,7 @@ async fn ask_for_rest(
 async fn ask_all(core: &Core, questions: Vec<(ShardId, Vec<Vec<u8>>, usize)>) -> Vec<Page> {
     // All ids at once: tasks that each held some and waited for more could wait for each other.
     let count = questions.len();
-    core.answered.until(|| core.open_requests() + count <= REQUESTS_MAX).await;
+    core.answered.until(|| core.open_requests() + count <= SHARD_REQUESTS_MAX).await;
     let mut request_ids = Vec::with_capacity(count);
     for (owner, names, bytes_max) in questions {
         let request_id = core.new_request_id();

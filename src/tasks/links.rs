@@ -1,7 +1,7 @@
-//! What this core sends to the others: batches of points, requests and answers.
+//! What this core sends to the others: batches of points, requests and responses.
 //!
-//! A answer always has a place in its ring, so no core ever waits for another one in here. The
-//! other ends of the links are emptied by `exchange`.
+//! A response always has a place in its ring, so no core waits for another one here. `exchange`
+//! empties the other ends of the links.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,14 +66,14 @@ pub fn send(core: &Core, also_open: bool) {
     }
 }
 
-/// Asks a shard; the answer is kept in the core. The caller has made sure that no more than
-/// `REQUESTS_MAX` requests are open. Points that wait to be sent are sent first, but the
-/// answer does not wait for them.
+/// Sends a request to a shard; the core keeps the response. The caller has made sure that no more
+/// than [`SHARD_REQUESTS_MAX`](crate::limits::SHARD_REQUESTS_MAX) requests are open. Points that
+/// wait to be sent are sent first, but the response does not wait for them.
 pub fn ask(core: &Core, owner: ShardId, request: ShardRequest) {
     let is_own = core.shard.borrow().id() == owner;
     if is_own {
-        if let Some(request) = answer_here(core, None, request) {
-            core.metadata_requests.borrow_mut().push_back(request);
+        if let Some(metadata) = respond_here(core, None, request) {
+            core.metadata_requests.borrow_mut().push_back(metadata);
             core.own_bell.ring();
         }
         // It may have been points: the node's own.
@@ -87,22 +87,22 @@ pub fn ask(core: &Core, owner: ShardId, request: ShardRequest) {
     peer.bell.ring();
 }
 
-/// Sends an answer to the core that asked.
-pub fn reply(core: &Core, asker: Option<ShardId>, answer: ShardResponse) {
-    let Some(asker) = asker else { return core.keep_response(answer) };
+/// Sends a response to the core that asked.
+pub fn reply(core: &Core, asker: Option<ShardId>, response: ShardResponse) {
+    let Some(asker) = asker else { return core.keep_response(response) };
     let mut peers = core.peers.borrow_mut();
     let peer = peers[asker.index()].as_mut().expect("every other shard is a peer");
-    peer.answer_tx.push(answer).expect("no more answers are owed than the ring has places");
+    peer.answer_tx.push(response).expect("no more responses are owed than the ring has places");
     peer.bell.ring();
 }
 
-/// Answers a request at once, or says what the writer must do for it.
-pub(crate) fn answer_here(
+/// Responds to a request at once, or says what the writer must do for it.
+pub(crate) fn respond_here(
     core: &Core,
     asker: Option<ShardId>,
     request: ShardRequest,
 ) -> Option<MetadataRequest> {
-    let answer = match request {
+    let response = match request {
         ShardRequest::Points(request_id, names, bytes_max) => {
             ShardResponse::Points(request_id, core.shard.borrow().page_of(&names, bytes_max))
         }
@@ -116,6 +116,6 @@ pub(crate) fn answer_here(
             return Some(MetadataRequest { asker, request_id, name, path, change, result: None });
         }
     };
-    reply(core, asker, answer);
+    reply(core, asker, response);
     None
 }

@@ -8,8 +8,8 @@
 //! - *carbonlink*: the same for queries. `gather` finds the points, `answer_memory` takes the
 //!   memory for them, `reply` writes them out.
 //! - *exchange*: one task; empties everything other threads leave for this core: batches,
-//!   questions, answers, finished writes, commands of the main thread.
-//! - *links*: one task; sends points to their owners, and questions and answers.
+//!   requests, responses, finished writes, commands of the main thread.
+//! - *links*: one task; sends points to their owners, and requests and responses.
 //! - *flush*: one task; hands jobs to the writer thread, at most eight batches at a time.
 //! - *commit*: two tasks; have the log's buffers written at an interval, and its old segments
 //!   given up.

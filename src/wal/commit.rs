@@ -75,8 +75,8 @@ impl Part {
         self.id
     }
 
-    /// The segment is new: its file is to be made, of its full length. One under its name is left
-    /// of a try that failed, and must be replaced durably before anything is written.
+    /// The segment is new: the writer makes its file, of its full length. A file of this name is
+    /// left from a try that failed; the writer replaces it durably before it writes anything.
     pub fn is_new(&self) -> bool {
         self.block == 0
     }

@@ -570,7 +570,7 @@ impl Log {
         self.segments.pressure()
     }
 
-    /// The segment whose points are to be logged again now, see [`Log::rewrite`]: the one that
+    /// The segment whose points the shard should log again now, see [`Log::rewrite`]: the one that
     /// [`Pressure::Rewrite`] names, or what is left of the inheritance after a minute.
     pub fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
         self.segments.rewrite_wanted(now)

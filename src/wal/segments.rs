@@ -255,7 +255,7 @@ impl Segments {
         }
     }
 
-    /// The segment whose points are to be logged again, if one's are.
+    /// The segment whose points the shard should log again, if there is one.
     pub(crate) fn rewrite_wanted(&self, now: Instant) -> Option<u32> {
         if let Pressure::Rewrite { oldest } = self.pressure() {
             return Some(oldest);

@@ -228,7 +228,7 @@ fn probe(node: &NodeProcess, run: &Run) -> Vec<(String, u32, f64)> {
     sent
 }
 
-/// Whether so much was sent that its harmlessness means something.
+/// Whether enough was sent to prove anything.
 fn is_enough(node: &NodeProcess, run: &Run) -> bool {
     let own = |name: &str| node.own(&format!("accounting.{name}")).unwrap_or(0.0);
     run.count.load(Ordering::Relaxed) > 1_000

@@ -151,7 +151,7 @@ fn a_node_that_hangs_up_is_told() {
     hang_up.join().expect("no panic");
     assert_eq!(status, Some(69));
     assert!(err.contains(&format!("agent 0: {address}: send: ")), "{err}");
-    // Nobody listens.
+    // The port is closed.
     let (_socket, address) = closed_port();
     let (status, _, err) = outcome(&["--carbon", &address.to_string(), "--agents", "1"]);
     assert_eq!(status, Some(69));

@@ -12,7 +12,7 @@ mod config;
 mod crash;
 /// `carbyne forget` drops what waits, and nothing harms its socket.
 mod forget;
-/// Garbage on all four ports harms nobody else.
+/// Garbage on all four ports harms no other client.
 mod fuzz_receivers;
 /// `carbyne loadgen` finds again what it sent, and says what it does not find.
 mod loadgen;

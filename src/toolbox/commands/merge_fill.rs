@@ -1,6 +1,8 @@
 //! `carbyne whisper merge` and `fill`: the points of one file into another.
 
-use crate::whisper;
+use std::convert::Infallible;
+
+use crate::whisper::{self, WholeFile};
 
 use crate::toolbox::args::{Args, Opt, flag, value};
 use crate::toolbox::file::{self, Access, Held};
@@ -50,26 +52,29 @@ Holds TO's exclusive flock; see `carbyne whisper --help` on running nodes.
 const OPTIONS: [Opt; 5] = [value("from"), value("until"), value("now"), flag("lock"), flag("json")];
 
 fn merge(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
-    let [from, to] = args.paths()?;
-    let now_s = args.now_s()?;
-    let (from_s, until_s) = args.range(i64::from(now_s))?;
-    let source = file::read(&from).map_err(Failure::at(&from))?;
-    let held = Held::open(&to, Access::Change).map_err(Failure::at(&to))?;
-    let mut target = held.read().map_err(Failure::at(&to))?;
-    let merged = whisper::merge(&source, &mut target, from_s, until_s, now_s);
-    let point_count = merged.map_err(Failure::at(&to))?;
-    held.write(&mut target).map_err(Failure::at(&to))?;
-    report(args, session, point_count)
+    write_into(args, session, whisper::merge)
 }
 
 fn fill(args: &Args, session: &mut Session<'_>) -> Result<u8, Failure> {
+    write_into(args, session, |source, target, from_s, until_s, now_s| {
+        Ok::<_, Infallible>(whisper::fill(source, target, from_s, until_s, now_s))
+    })
+}
+
+/// Has `act` write points of FROM into TO: from, until and now in seconds since the epoch.
+fn write_into<E: ToString>(
+    args: &Args,
+    session: &mut Session<'_>,
+    act: impl FnOnce(&WholeFile, &mut WholeFile, i64, i64, u32) -> Result<usize, E>,
+) -> Result<u8, Failure> {
     let [from, to] = args.paths()?;
     let now_s = args.now_s()?;
     let (from_s, until_s) = args.range(i64::from(now_s))?;
     let source = file::read(&from).map_err(Failure::at(&from))?;
     let held = Held::open(&to, Access::Change).map_err(Failure::at(&to))?;
     let mut target = held.read().map_err(Failure::at(&to))?;
-    let point_count = whisper::fill(&source, &mut target, from_s, until_s, now_s);
+    let done = act(&source, &mut target, from_s, until_s, now_s);
+    let point_count = done.map_err(Failure::at(&to))?;
     held.write(&mut target).map_err(Failure::at(&to))?;
     report(args, session, point_count)
 }
