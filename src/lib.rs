@@ -13,7 +13,7 @@
 //! ```text
 //! socket --> tasks/receive_* --> wire/line|pickle --> shard/ingest --+--> wal, then cache
 //!                                                                    |
-//!               outbox per other core --> tasks/exchange ==SPSC==> owner's shard/ingest
+//!               outbox per other core --> tasks/links ==SPSC==> tasks/exchange --> owner's shard
 //! cache --> shard/flush: FlushJob --> tasks/flush ==SPSC==> disk/writer (a thread, own ring)
 //!       <-- shard/flush: confirm  <-- tasks/flush <==SPSC==   whisper/update + sys/ring
 //! wal --> tasks/commit ==SPSC==> disk/wal_writer (a thread, own ring), every 50 ms

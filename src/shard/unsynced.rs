@@ -189,3 +189,23 @@ impl Unsynced {
         entry.note == Note::Logged && entry.covered_by <= self.succeeded
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+
+    #[test]
+    fn only_an_update_that_a_checkpoint_can_cover_asks_for_one() {
+        let (metric, _) = Cache::new().find_or_add(b"m");
+        let mut unsynced = Unsynced::default();
+        unsynced.refused(metric, Note::Impossible);
+        assert!(!unsynced.wants_checkpoint());
+        unsynced.noted(metric, Note::Impossible);
+        assert!(!unsynced.wants_checkpoint());
+        unsynced.noted(metric, Note::Logged);
+        assert!(unsynced.wants_checkpoint());
+        unsynced.checkpoint_begun(1);
+        assert!(!unsynced.wants_checkpoint() && unsynced.waits());
+    }
+}

@@ -465,6 +465,28 @@ fn a_disk_on_which_every_write_fails_costs_one_file_of_each_kind() {
     assert!(log.is_settled() && log.file_count() == 4);
 }
 
+#[test]
+fn checkpoints_leave_the_files_that_let_the_inheritance_go() {
+    let options =
+        Options { segments_max: 8, inherited_segments: Some(2), ..log(2).options().clone() };
+    let (mut log, mut files) = (Log::new(options), Files::new());
+    log.hold(INHERITANCE);
+    log.inheritance_read(Instant::now());
+    // Each says that it begins, until the log has no room for more.
+    for _ in 0..1_000 {
+        log.checkpoint_begun();
+        commit(&mut log, &mut files);
+        log.checkpoint_done(true);
+    }
+    let full_count = log.file_count();
+    log.release(INHERITANCE);
+    log.checkpoint_begun();
+    log.checkpoint_done(true);
+    assert!(!log.is_inheritance_released(), "no frame says so yet");
+    commit(&mut log, &mut files);
+    assert!(log.is_inheritance_released(), "{full_count} files, then {}", log.file_count());
+}
+
 /// A log of one metric of each name; points are numbered by their timestamps.
 struct Notes {
     log: Log,
