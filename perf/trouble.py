@@ -1,6 +1,6 @@
-"""Workloads with somebody else in the way: a hostile client, and a busy disk.
+"""Workloads beside others: hostile clients, and a busy disk.
 
-As a program this is that somebody, until it is killed:
+As a program this is one of the others, until it is killed:
 
   perf/trouble.py bulk HOST:PORT     bulk questions of 20,000 names, one behind the other
   perf/trouble.py unread HOST:PORT   300 such questions, and reads no answer

@@ -26,7 +26,7 @@ mod recovery;
 mod stop;
 /// A new process takes over from the one that runs, and no connection notices.
 mod take_over;
-/// A point takes so many bytes in the log, and comes back from there.
+/// A point takes few bytes in the log, and is read back from there.
 mod wal_cost;
 /// `carbyne whisper` prints, leaves and refuses what whisper's own tools do.
 mod whisper_tools;

@@ -482,8 +482,8 @@ fn a_million_points_are_replayed_before_the_node_is_ready() {
     wait_for("the log", || node.own("wal.written_points").is_some_and(|count| count >= all));
     node.kill();
 
-    // A stop in the middle of a replay ends it, and nobody was served. The machine may be too busy
-    // to come in between, and then it is tried again.
+    // A stop in the middle of a replay ends it, and the node has served no client. A busy machine
+    // may miss the replay; then the test tries again.
     let said = (0..20).find_map(|_| stop_in_replay(&mut node, wal)).expect("a stop in a replay");
     assert!(!said.contains("ready"), "{said}");
 

@@ -379,7 +379,7 @@ pub(crate) fn comes_to_hold(mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// An address at which nobody listens, and nobody else can while the socket lives.
+/// An address that refuses connections, and that no other program can get, while the socket lives.
 pub(crate) fn closed_port() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -32,7 +32,7 @@ impl Chance {
         self.below(1_000) < share
     }
 
-    /// True once in so many cases.
+    /// True in one of `count` cases on average.
     pub(crate) fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -1,5 +1,5 @@
 //! Formats and grammars against the bytes and answers of the reference programs, against models,
-//! and against bytes of nobody: pure functions and files, without a node.
+//! and against random bytes: pure functions and files, without a node.
 //!
 //! Nothing here starts a process. That is what [`writer`] needs: a lock on a file that this process
 //! has closed lives on in a child until the child runs its program.
